@@ -1,0 +1,244 @@
+-- What was given up, one row per (event, subscription).
+
+CREATE TABLE meal_planner.dead_letter (
+    account          text        NOT NULL,
+    id               bigint      NOT NULL,
+    subscription     text        NOT NULL,
+    position         bigint      NOT NULL,
+    event_id         uuid        NOT NULL,
+    error_type       text        NOT NULL CHECK (error_type IN ('transient', 'permanent', 'crash')),
+    reason           text        NOT NULL,
+    "sqlstate"       text,
+    error_message    text,
+    error_detail     text,
+    error_hint       text,
+    error_context    text,
+    retry_count      int         NOT NULL,
+    status           text        NOT NULL CHECK (status IN ('dead', 'replaying', 'resolved', 'discarded')),
+    first_failed_at  timestamptz NOT NULL,
+    dead_at          timestamptz NOT NULL,
+    replay_count     int         NOT NULL DEFAULT 0,
+    corrected_detail jsonb,
+    settled_at       timestamptz,
+    discard_reason   text,
+    PRIMARY KEY (account, id),
+    UNIQUE (account, subscription, position)
+);
+COMMENT ON TABLE meal_planner.dead_letter IS
+'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
+COMMENT ON COLUMN meal_planner.dead_letter.reason IS
+'why it was given up: permanent, max_attempts, max_age, crash, or sent (mp_send_to_dlq)';
+CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
+SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
+
+CREATE TABLE meal_planner.alert (
+    account        text        NOT NULL,
+    id             bigint      NOT NULL,
+    kind           text        NOT NULL,
+    dead_letter_id bigint,
+    subscription   text,
+    message        text        NOT NULL,
+    raised_at      timestamptz NOT NULL,
+    PRIMARY KEY (account, id)
+);
+COMMENT ON TABLE meal_planner.alert IS
+'one row for every time a dead letter became permanent; NOTIFY mp_alert goes out with it, once per transaction';
+SELECT pg_extension_config_dump('meal_planner.alert', '');
+
+CREATE FUNCTION meal_planner.record_dead_letter(
+    account text, subscription text, "position" bigint, event_id uuid, error_type text, reason text, retry_count int,
+    "sqlstate" text, error_message text, error_detail text DEFAULT NULL, error_hint text DEFAULT NULL,
+    error_context text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment     timestamptz := meal_planner.clock();
+    failed_at  timestamptz;
+    was_status text;
+    letter_id  bigint;
+BEGIN
+    DELETE FROM meal_planner.delivery d
+     WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
+    RETURNING d.first_failed_at INTO failed_at;
+
+    -- Taken before the upsert, by which the row would no longer tell.
+    SELECT l.status INTO was_status
+      FROM meal_planner.dead_letter l
+     WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
+       FOR UPDATE;
+
+    INSERT INTO meal_planner.dead_letter AS l
+           (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
+            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at)
+    VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
+            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment)
+    ON CONFLICT (account, subscription, position) DO UPDATE
+       SET error_type = excluded.error_type,
+           reason = excluded.reason,
+           "sqlstate" = excluded."sqlstate",
+           error_message = excluded.error_message,
+           error_detail = excluded.error_detail,
+           error_hint = excluded.error_hint,
+           error_context = excluded.error_context,
+           retry_count = excluded.retry_count,
+           status = 'dead',
+           dead_at = excluded.dead_at,
+           settled_at = NULL,
+           discard_reason = NULL
+    RETURNING l.id INTO letter_id;
+
+    IF $5 <> 'transient' AND was_status IS DISTINCT FROM 'dead' THEN
+        INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
+        VALUES ($1, meal_planner.next_position(), 'dead_letter', letter_id, nullif($2, ''),
+                coalesce($9, $6), moment);
+        -- The same payload each time: the server sends it once per transaction.
+        PERFORM pg_notify('mp_alert', '');
+    END IF;
+    RETURN letter_id;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text) IS
+'moves a delivery to the dead letters, opening its row or reopening it; raises an alert unless the error is transient or the row was dead already; returns the id';
+
+CREATE FUNCTION @extschema@.mp_send_to_dlq(
+    event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,
+    subscription text DEFAULT NULL, account text DEFAULT 'local')
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    event_position bigint;
+BEGIN
+    IF error_type IS NULL OR error_type NOT IN ('transient', 'permanent') THEN
+        RAISE EXCEPTION 'MP400: error_type must be transient or permanent'
+            USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the argument.';
+    END IF;
+    SELECT e.position INTO event_position
+      FROM meal_planner.event e
+     WHERE e.account = coalesce(mp_send_to_dlq.account, 'local')
+       AND e.position = meal_planner.event_position(mp_send_to_dlq.event_id)
+       AND e.id = mp_send_to_dlq.event_id;
+    IF event_position IS NULL THEN
+        RAISE EXCEPTION 'MP404: event % does not exist in account "%"', event_id, account
+            USING ERRCODE = 'MP404', HINT = 'retry=no. Send an event of the log.';
+    END IF;
+    RETURN meal_planner.record_dead_letter(
+        coalesce(account, 'local'), coalesce(subscription, ''), event_position, event_id, error_type,
+        CASE WHEN error_type OPERATOR(pg_catalog.=) 'permanent' THEN 'permanent' ELSE 'sent' END,
+        coalesce(retry_count, 0), NULL, error_message);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.mp_send_to_dlq(uuid, text, text, int, text, text) IS
+'puts an event into the dead letters, one row per (event, subscription); returns its id. error_type transient or permanent; permanent raises one alert. MP400, MP404';
+
+CREATE FUNCTION meal_planner.lock_dead_letter(dlq_id bigint) RETURNS meal_planner.dead_letter
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    letter meal_planner.dead_letter;
+BEGIN
+    SELECT * INTO letter FROM meal_planner.dead_letter l WHERE l.id = dlq_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'MP404: dead letter % does not exist', dlq_id
+            USING ERRCODE = 'MP404', HINT = 'retry=no. See the view mp_dlq.';
+    END IF;
+    RETURN letter;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.lock_dead_letter(bigint) IS 'locks a dead letter; MP404 when there is none';
+
+CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    letter meal_planner.dead_letter;
+    mode   text;
+BEGIN
+    IF jsonb_typeof($2) <> 'object' THEN
+        RAISE EXCEPTION 'MP400: detail must be a JSON object'
+            USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the argument.';
+    END IF;
+    letter := meal_planner.lock_dead_letter($1);
+    IF letter.status <> 'dead' THEN
+        RETURN letter.status;
+    END IF;
+    SELECT s.mode INTO mode FROM meal_planner.subscription s WHERE s.name = letter.subscription;
+    IF mode IS NULL OR mode = 'pull' THEN
+        RAISE EXCEPTION 'MP409: dead letter % has no handler to run', $1
+            USING ERRCODE = 'MP409',
+                  DETAIL = format('Its subscription is "%s".', letter.subscription),
+                  HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
+    END IF;
+
+    UPDATE meal_planner.dead_letter l
+       SET status = 'replaying',
+           replay_count = l.replay_count + 1,
+           corrected_detail = coalesce($2, l.corrected_detail)
+     WHERE l.account = letter.account AND l.id = letter.id;
+    INSERT INTO meal_planner.delivery
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail, first_failed_at)
+    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
+            coalesce($2, letter.corrected_detail), letter.first_failed_at);
+    RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. MP400, MP404, MP409 when there is no handler';
+
+CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    letter meal_planner.dead_letter;
+BEGIN
+    IF coalesce($2, '') = '' THEN
+        RAISE EXCEPTION 'MP400: reason must not be empty'
+            USING ERRCODE = 'MP400', HINT = 'retry=no. Say why the event is given up.';
+    END IF;
+    letter := meal_planner.lock_dead_letter($1);
+    IF letter.status <> 'dead' THEN
+        RAISE EXCEPTION 'MP409: dead letter % is %', $1, letter.status
+            USING ERRCODE = 'MP409', HINT = 'retry=no. Only a dead letter that is dead can be discarded.';
+    END IF;
+    UPDATE meal_planner.dead_letter l
+       SET status = 'discarded', discard_reason = $2, settled_at = meal_planner.clock()
+     WHERE l.account = letter.account AND l.id = letter.id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.mp_discard_dlq(bigint, text) IS
+'gives a dead letter up for good, with a reason; the row stays. MP400, MP404, MP409 unless it is dead';
+
+CREATE VIEW @extschema@.mp_dlq AS
+SELECT l.id, l.event_id, nullif(l.subscription, '') AS subscription, e.detail_type, l.error_type, l."sqlstate",
+       l.error_message, l.retry_count, l.status, l.first_failed_at, l.dead_at, l.replay_count,
+       meal_planner.envelope(e) AS event,
+       l.reason, l.account, l.error_detail, l.error_hint, l.error_context, l.corrected_detail,
+       l.settled_at, l.discard_reason
+  FROM meal_planner.dead_letter l
+  LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position;
+COMMENT ON VIEW @extschema@.mp_dlq IS
+'dead letters with their events; mp_replay_dlq(id), mp_discard_dlq(id, reason)';
+
+CREATE VIEW @extschema@.mp_dlq_depth AS
+SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS depth, min(l.dead_at) AS oldest
+  FROM meal_planner.dead_letter l
+ WHERE l.status = 'dead'
+ GROUP BY l.subscription, l.error_type;
+COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type';
+
+CREATE VIEW @extschema@.mp_alerts AS
+SELECT a.id, a.raised_at, a.kind, a.account, a.subscription, a.message, a.dead_letter_id, l.event_id,
+       l.status AS dead_letter_status
+  FROM meal_planner.alert a
+  LEFT JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id;
+COMMENT ON VIEW @extschema@.mp_alerts IS 'alerts, with what has become of the dead letters they are about';

@@ -1,0 +1,88 @@
+-- A delivery is an event that a subscription has not got yet although it
+-- should have: it failed, is delayed, or met a paused subscription.  A handler
+-- that succeeds at once leaves no row.
+
+CREATE TABLE meal_planner.delivery (
+    account         text        NOT NULL,
+    subscription    text        NOT NULL,
+    position        bigint      NOT NULL,
+    event_id        uuid        NOT NULL,
+    attempt         int         NOT NULL DEFAULT 0,
+    crashes         int         NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz NOT NULL,
+    token           bigint,
+    detail          jsonb,
+    first_failed_at timestamptz,
+    "sqlstate"      text,
+    error_message   text,
+    error_detail    text,
+    error_hint      text,
+    error_context   text,
+    PRIMARY KEY (account, subscription, position)
+);
+COMMENT ON TABLE meal_planner.delivery IS
+'deliveries that are due, scheduled or running; the error is that of the last attempt';
+COMMENT ON COLUMN meal_planner.delivery.attempt IS
+'attempts started, the inline one included; committed before a handler starts';
+COMMENT ON COLUMN meal_planner.delivery.crashes IS 'attempts whose worker died';
+COMMENT ON COLUMN meal_planner.delivery.token IS
+'the worker that runs it now; it holds a lock of that number for as long as it lives';
+COMMENT ON COLUMN meal_planner.delivery.detail IS 'corrected detail of a replay; NULL: the event''s own';
+CREATE INDEX delivery_due ON meal_planner.delivery (account, next_attempt_at) WHERE token IS NULL;
+CREATE INDEX delivery_running ON meal_planner.delivery (token) WHERE token IS NOT NULL;
+SELECT pg_extension_config_dump('meal_planner.delivery', '');
+
+CREATE FUNCTION meal_planner.schedule_delivery(
+    account text, subscription text, "position" bigint, event_id uuid, due timestamptz)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at)
+    VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (account, subscription, position) DO NOTHING
+$$;
+COMMENT ON FUNCTION meal_planner.schedule_delivery(text, text, bigint, uuid, timestamptz) IS
+'a delivery without a failure: a delayed event, or one that met a paused subscription';
+
+CREATE FUNCTION meal_planner.record_retry(
+    account text, subscription text, "position" bigint, event_id uuid, attempt int, crashes int, delay float8,
+    "sqlstate" text, error_message text, error_detail text, error_hint text, error_context text)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO meal_planner.delivery AS d
+           (account, subscription, position, event_id, attempt, crashes, next_attempt_at, first_failed_at,
+            "sqlstate", error_message, error_detail, error_hint, error_context)
+    VALUES ($1, $2, $3, $4, $5, $6, meal_planner.clock() + make_interval(secs => $7), meal_planner.clock(),
+            $8, $9, $10, $11, $12)
+    ON CONFLICT (account, subscription, position) DO UPDATE
+       SET attempt = excluded.attempt,
+           crashes = excluded.crashes,
+           next_attempt_at = excluded.next_attempt_at,
+           token = NULL,
+           first_failed_at = coalesce(d.first_failed_at, excluded.first_failed_at),
+           "sqlstate" = excluded."sqlstate",
+           error_message = excluded.error_message,
+           error_detail = excluded.error_detail,
+           error_hint = excluded.error_hint,
+           error_context = excluded.error_context
+$$;
+COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text) IS
+'a failed attempt that will be followed by another after delay seconds';
+
+-- C: runs the handler of a delivery whose row the caller owns or has locked.
+CREATE FUNCTION meal_planner.attempt_delivery(account text, subscription text, "position" bigint) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_attempt_delivery';
+COMMENT ON FUNCTION meal_planner.attempt_delivery(text, text, bigint) IS
+'runs the handler for a delivery in a subtransaction and records what came of it: done, retry or dead';
+
+CREATE FUNCTION meal_planner.fail_delivery(
+    account text, subscription text, "position" bigint, crashed boolean,
+    "sqlstate" text, error_message text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_fail_delivery';
+COMMENT ON FUNCTION meal_planner.fail_delivery(text, text, bigint, boolean, text, text) IS
+'records that an attempt failed outside a handler call (its worker died): retry or dead';

@@ -1,0 +1,52 @@
+CREATE FUNCTION meal_planner.handler_stats(
+    OUT subscription text, OUT calls bigint, OUT failures bigint,
+    OUT p50_ms float8, OUT p95_ms float8, OUT p99_ms float8)
+RETURNS SETOF record
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_handler_stats';
+COMMENT ON FUNCTION meal_planner.handler_stats() IS 'what mp_handler_stats shows';
+
+CREATE VIEW @extschema@.mp_handler_stats AS
+SELECT h.subscription, h.calls, h.failures, h.p50_ms, h.p95_ms, h.p99_ms
+  FROM meal_planner.handler_stats() h;
+COMMENT ON VIEW @extschema@.mp_handler_stats IS
+'handler calls of this database since the server started, kept in shared memory; a percentile is the upper end of its bucket (buckets grow by a quarter)';
+
+CREATE VIEW @extschema@.mp_event_rates AS
+SELECT e.account, e.detail_type, e.source, count(*) AS events_last_hour,
+       count(*) FILTER (WHERE e.position >= meal_planner.position_at(meal_planner.clock() - interval '1 minute'))
+           AS events_last_minute
+  FROM meal_planner.event e
+ WHERE e.position >= meal_planner.position_at(meal_planner.clock() - interval '1 hour')
+ GROUP BY e.account, e.detail_type, e.source;
+COMMENT ON VIEW @extschema@.mp_event_rates IS 'events of the last minute and hour by account, type and source';
+
+CREATE VIEW @extschema@.mp_subscriptions AS
+SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
+       cursors.cursor, cursors.lag_events, cursors.lag_seconds,
+       deliveries.in_flight, deliveries.retrying, 0::bigint AS blocked, letters.dead,
+       s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason, s.builtin
+  FROM meal_planner.subscription s
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE d.token IS NOT NULL) AS in_flight,
+              count(*) FILTER (WHERE d.token IS NULL) AS retrying
+         FROM meal_planner.delivery d
+        WHERE d.subscription = s.name) deliveries
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS dead
+         FROM meal_planner.dead_letter l
+        WHERE l.subscription = s.name AND l.status = 'dead') letters
+  LEFT JOIN LATERAL (
+       SELECT min(c.cursor) AS cursor,
+              sum(behind.events)::bigint AS lag_events,
+              extract(epoch FROM meal_planner.clock() - meal_planner.position_time(min(behind.first)))::float8
+                  AS lag_seconds
+         FROM (SELECT a.account, coalesce(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
+                 FROM meal_planner.accounts(s.start_position) a (account)) c
+        CROSS JOIN LATERAL (
+              SELECT count(*) AS events, min(e.position) AS first
+                FROM meal_planner.event e
+               WHERE e.account = c.account AND e.position > c.cursor) behind
+       ) cursors ON s.mode = 'worker';
+COMMENT ON VIEW @extschema@.mp_subscriptions IS
+'subscriptions with the furthest-behind cursor, lag in events and seconds (worker), deliveries in flight and retrying, dead letters, and why one is paused';

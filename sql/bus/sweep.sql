@@ -1,0 +1,362 @@
+-- The sweep does what is due: retries, delayed events, worker subscriptions,
+-- partitions ahead, expired keys.  Every unit of work is two transactions: the
+-- first claims it (so that the attempt is on disk before a handler starts), the
+-- second runs it.  A claim carries the token of its worker, and the worker
+-- holds a lock of that number: whoever finds the lock free knows at once that
+-- the worker is dead, without any time-out.
+
+CREATE TABLE meal_planner.worker_batch (
+    account        text   NOT NULL,
+    subscription   text   NOT NULL,
+    after_position bigint NOT NULL,
+    up_to          bigint NOT NULL,
+    token          bigint NOT NULL,
+    PRIMARY KEY (account, subscription, after_position)
+);
+COMMENT ON TABLE meal_planner.worker_batch IS
+'stretches of the log that a worker is running right now; the key keeps two workers from the same stretch';
+SELECT pg_extension_config_dump('meal_planner.worker_batch', '');
+
+CREATE TYPE meal_planner.claim AS (
+    account      text,
+    subscription text,
+    position     bigint,
+    up_to        bigint
+);
+COMMENT ON TYPE meal_planner.claim IS
+'a unit of work: a delivery (up_to NULL) or the stretch of the log after position up to up_to';
+
+CREATE FUNCTION @extschema@.mp_unsubscribe(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM meal_planner.require_subscription(name);
+    DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
+    DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
+    DELETE FROM meal_planner.delivery d WHERE d.subscription = name;
+    DELETE FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.mp_unsubscribe(text) IS
+'removes a subscription with its cursors and live deliveries; its dead letters stay. MP404';
+
+CREATE FUNCTION meal_planner.sweep_begin(max_seconds float8) RETURNS bigint
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_begin';
+COMMENT ON FUNCTION meal_planner.sweep_begin(float8) IS
+'makes this session a worker until its sweep ends: takes a token and the lock of that number';
+
+CREATE FUNCTION meal_planner.sweep_end() RETURNS void
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_end';
+COMMENT ON FUNCTION meal_planner.sweep_end() IS 'gives the token of this session up';
+
+CREATE FUNCTION meal_planner.sweep_time_left() RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_time_left';
+COMMENT ON FUNCTION meal_planner.sweep_time_left() IS
+'whether the sweep of this session may begin another unit of work; always with max_seconds 0';
+
+CREATE FUNCTION meal_planner.sweep_sleep(due timestamptz) RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_sleep';
+COMMENT ON FUNCTION meal_planner.sweep_sleep(timestamptz) IS
+'sleeps until then, until an event is committed, for half a second at most; false, at once, when the sweep''s time is up';
+
+CREATE FUNCTION meal_planner.worker_is_dead(token bigint) RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_worker_is_dead';
+COMMENT ON FUNCTION meal_planner.worker_is_dead(bigint) IS
+'true when nobody holds the lock of that token; the lock is then held to the end of this transaction';
+
+CREATE FUNCTION meal_planner.run_batch(account text, subscription text, after_position bigint, up_to bigint)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_run_batch';
+COMMENT ON FUNCTION meal_planner.run_batch(text, text, bigint, bigint) IS
+'runs the handler of a worker subscription for a stretch of the log; failures become deliveries';
+
+-- What dead workers left behind.  A delivery that was running counts a crash.
+-- A batch does not tell which of its events killed the worker: it is taken
+-- apart into deliveries, whose attempts are counted one by one; a batch of one
+-- event tells, and counts.
+CREATE FUNCTION meal_planner.reap_dead_workers() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    dead     bigint;
+    orphan   meal_planner.delivery;
+    batch    meal_planner.worker_batch;
+    isolated int;
+BEGIN
+    FOR dead IN
+        SELECT d.token FROM meal_planner.delivery d WHERE d.token IS NOT NULL
+        UNION
+        SELECT b.token FROM meal_planner.worker_batch b
+    LOOP
+        CONTINUE WHEN NOT meal_planner.worker_is_dead(dead);
+        FOR orphan IN SELECT * FROM meal_planner.delivery d WHERE d.token = dead FOR UPDATE SKIP LOCKED LOOP
+            PERFORM meal_planner.fail_delivery(orphan.account, orphan.subscription, orphan.position, true,
+                                               NULL, 'the worker died while the handler ran');
+        END LOOP;
+        FOR batch IN
+            DELETE FROM meal_planner.worker_batch b WHERE b.token = dead RETURNING *
+        LOOP
+            INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at)
+            SELECT e.account, batch.subscription, e.position, e.id,
+                   greatest(meal_planner.clock(), e.deliver_after)
+              FROM meal_planner.event e
+              JOIN meal_planner.subscription s ON s.name = batch.subscription
+             WHERE e.account = batch.account AND e.position > batch.after_position AND e.position <= batch.up_to
+               AND meal_planner.matches(s.pattern, e)
+            ON CONFLICT DO NOTHING;
+            GET DIAGNOSTICS isolated = ROW_COUNT;
+            PERFORM meal_planner.move_cursor(batch.account, batch.subscription, batch.after_position, batch.up_to);
+            IF isolated = 1 THEN
+                UPDATE meal_planner.delivery d
+                   SET attempt = 1
+                 WHERE d.account = batch.account AND d.subscription = batch.subscription
+                   AND d.position > batch.after_position AND d.position <= batch.up_to;
+                PERFORM meal_planner.fail_delivery(d.account, d.subscription, d.position, true,
+                                                   NULL, 'the worker died while the handler ran')
+                   FROM meal_planner.delivery d
+                  WHERE d.account = batch.account AND d.subscription = batch.subscription
+                    AND d.position > batch.after_position AND d.position <= batch.up_to;
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.reap_dead_workers() IS
+'takes back what workers held that are no longer there';
+
+CREATE FUNCTION meal_planner.matches(pattern jsonb, e meal_planner.event) RETURNS boolean
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mp_matches_event';
+COMMENT ON FUNCTION meal_planner.matches(jsonb, meal_planner.event) IS 'does the event pattern match a row of the log';
+
+CREATE FUNCTION meal_planner.accounts(after_position bigint) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- one index probe per account and partition, however many events there are
+    WITH RECURSIVE known (account) AS (
+        SELECT (SELECT e.account FROM meal_planner.event e
+                 WHERE e.position > $1 ORDER BY e.account LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.account FROM meal_planner.event e
+                 WHERE e.position > $1 AND e.account > k.account ORDER BY e.account LIMIT 1)
+          FROM known k
+         WHERE k.account IS NOT NULL)
+    SELECT k.account FROM known k WHERE k.account IS NOT NULL
+$$;
+COMMENT ON FUNCTION meal_planner.accounts(bigint) IS 'accounts that have events after a position';
+
+CREATE FUNCTION meal_planner.cursor_position(account text, subscription text) RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.position FROM meal_planner.subscription_cursor c
+     WHERE c.account = $1 AND c.subscription = $2
+     ORDER BY c.account DESC, c.subscription DESC, c.position DESC
+     LIMIT 1
+$$;
+COMMENT ON FUNCTION meal_planner.cursor_position(text, text) IS
+'how far a subscription has come in an account; NULL before its first batch there';
+
+CREATE FUNCTION meal_planner.move_cursor(account text, subscription text, after_position bigint, up_to bigint)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO meal_planner.subscription_cursor (account, subscription, position) VALUES ($1, $2, $4);
+    DELETE FROM meal_planner.subscription_cursor c
+     WHERE c.account = $1 AND c.subscription = $2 AND c.position = $3;
+    DELETE FROM meal_planner.worker_batch b
+     WHERE b.account = $1 AND b.subscription = $2 AND b.after_position = $3;
+$$;
+COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
+'ends a batch: the cursor moves from after_position to up_to';
+
+CREATE FUNCTION meal_planner.claim_delivery(token bigint) RETURNS meal_planner.claim
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    due_account text;
+    claimed     meal_planner.claim;
+BEGIN
+    -- Which accounts have something due is asked across accounts; the claim
+    -- itself is one account's.
+    FOR due_account IN
+        SELECT d.account
+          FROM meal_planner.delivery d
+         WHERE d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+         GROUP BY d.account
+         ORDER BY min(d.next_attempt_at)
+    LOOP
+        UPDATE meal_planner.delivery u
+           SET token = $1, attempt = u.attempt + 1
+          FROM (SELECT d.subscription, d.position
+                  FROM meal_planner.delivery d
+                  JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
+                 WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+                 ORDER BY d.next_attempt_at
+                 LIMIT 1
+                   FOR UPDATE OF d SKIP LOCKED) due
+         WHERE u.account = due_account AND u.subscription = due.subscription AND u.position = due.position
+        RETURNING u.account, u.subscription, u.position, NULL::bigint INTO claimed;
+        IF FOUND THEN
+            RETURN claimed;
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.claim_delivery(bigint) IS
+'claims one delivery that is due, counting the attempt; NULL when there is none';
+
+CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT 50) RETURNS meal_planner.claim
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+AS $$
+DECLARE
+    bound   bigint;
+    source  record;
+    last    bigint;
+    matched boolean;
+BEGIN
+    FOR source IN
+        SELECT a.account, s.name, s.pattern,
+               coalesce(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
+          FROM meal_planner.subscription s,
+               LATERAL meal_planner.accounts(s.start_position) a (account)
+         WHERE s.mode = 'worker' AND s.paused_at IS NULL
+         ORDER BY cursor
+    LOOP
+        -- The bound first, the snapshot of the next statement second.
+        bound := meal_planner.read_bound(source.account);
+        SELECT max(page.position), coalesce(bool_or(meal_planner.matches(source.pattern, page.event)), false)
+          INTO last, matched
+          FROM (SELECT e.position, e AS event
+                  FROM meal_planner.event e
+                 WHERE e.account = source.account AND e.position > source.cursor AND e.position <= bound
+                 ORDER BY e.position
+                 LIMIT max_events) page;
+        CONTINUE WHEN last IS NULL;
+
+        -- The key keeps a second worker out; its claim means "not mine".
+        INSERT INTO meal_planner.worker_batch (account, subscription, after_position, up_to, token)
+        VALUES (source.account, source.name, source.cursor, last, token)
+        ON CONFLICT DO NOTHING;
+        CONTINUE WHEN NOT FOUND;
+        -- The cursor may have moved between the reading and the claim.
+        IF coalesce(meal_planner.cursor_position(source.account, source.name), source.cursor) <> source.cursor THEN
+            DELETE FROM meal_planner.worker_batch b
+             WHERE b.account = source.account AND b.subscription = source.name AND b.after_position = source.cursor;
+            CONTINUE;
+        END IF;
+        IF NOT matched THEN
+            PERFORM meal_planner.move_cursor(source.account, source.name, source.cursor, last);
+        END IF;
+        RETURN (source.account, source.name, source.cursor, CASE WHEN matched THEN last ELSE source.cursor END);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.claim_batch(bigint, int) IS
+'claims the next events of the worker subscription that is furthest behind; up_to equal to position: they matched nothing and are passed already';
+
+CREATE FUNCTION meal_planner.sweep_claim(token bigint) RETURNS meal_planner.claim
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    claimed meal_planner.claim;
+BEGIN
+    IF NOT meal_planner.sweep_time_left() THEN
+        RETURN NULL;
+    END IF;
+    PERFORM meal_planner.reap_dead_workers();
+    claimed := meal_planner.claim_delivery(token);
+    IF claimed.account IS NULL THEN
+        claimed := meal_planner.claim_batch(token);
+    END IF;
+    RETURN claimed;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.sweep_claim(bigint) IS 'claims the next unit of work; NULL when nothing is due';
+
+CREATE FUNCTION meal_planner.sweep_run(claimed meal_planner.claim) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF claimed.up_to IS NULL THEN
+        PERFORM meal_planner.attempt_delivery(claimed.account, claimed.subscription, claimed.position);
+    ELSIF claimed.up_to > claimed.position THEN
+        PERFORM meal_planner.run_batch(claimed.account, claimed.subscription, claimed.position, claimed.up_to);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.sweep_run(meal_planner.claim) IS 'runs what sweep_claim claimed';
+
+CREATE FUNCTION meal_planner.sweep_maintain() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    moment timestamptz := meal_planner.clock();
+    ahead  interval := make_interval(days => current_setting('meal_planner.partition_days')::int);
+BEGIN
+    FOR n IN 0 .. 2 LOOP
+        PERFORM meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
+    END LOOP;
+    PERFORM meal_planner.purge_idempotency_keys();
+END
+$$;
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions and purges expired keys';
+
+CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT min(d.next_attempt_at)
+      FROM meal_planner.delivery d
+      JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
+     WHERE d.token IS NULL
+$$;
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery is due';
+
+-- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
+-- operator and nothing unqualified in the body.
+CREATE PROCEDURE @extschema@.mp_sweep(max_seconds float8 DEFAULT 0)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    token   pg_catalog.int8;
+    claimed meal_planner.claim;
+BEGIN
+    token := meal_planner.sweep_begin(max_seconds);
+    PERFORM meal_planner.sweep_maintain();
+    COMMIT;
+    LOOP
+        claimed := meal_planner.sweep_claim(token);
+        COMMIT;
+        IF claimed.account IS NOT NULL THEN
+            PERFORM meal_planner.sweep_run(claimed);
+            COMMIT;
+        ELSE
+            EXIT WHEN NOT meal_planner.sweep_sleep(meal_planner.next_due());
+            COMMIT;
+        END IF;
+    END LOOP;
+    PERFORM meal_planner.sweep_end();
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.mp_sweep(float8) IS
+'does all that is due now; with max_seconds it keeps going that long, waking when the next thing is due or an event is committed. Several sweeps at once are harmless. Not inside a transaction block; MP503 without shared_preload_libraries';

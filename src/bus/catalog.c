@@ -1,0 +1,121 @@
+/*
+ * catalog.c
+ *		What the extension's objects are called in this database.
+ *
+ * Oids are looked up once per backend and forgotten when the event table's
+ * relcache entry goes, so that DROP and CREATE EXTENSION in one session work.
+ */
+#include "bus/bus.h"
+
+#include "access/htup_details.h"
+#include "access/tupdesc.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "funcapi.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+static Oid	event_relation = InvalidOid;
+static Oid	event_type = InvalidOid;
+static Oid	owner = InvalidOid;
+
+/* Must not touch a catalog: it runs whenever messages arrive. */
+static void
+forget(Datum arg pg_attribute_unused(), Oid relation)
+{
+	if (relation == InvalidOid || relation == event_relation)
+		event_relation = InvalidOid;
+}
+
+static void
+look_up(void)
+{
+	static bool registered = false;
+	HeapTuple	tuple;
+	Form_pg_class form;
+	Oid			namespace;
+	Oid			relation;
+
+	if (OidIsValid(event_relation))
+		return;
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+		registered = true;
+	}
+
+	namespace = get_namespace_oid("meal_planner", false);
+	relation = get_relname_relid("event", namespace);
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: extension meal_planner is not installed in this database"),
+				 errhint("retry=no. Run CREATE EXTENSION meal_planner.")));
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	event_type = form->reltype;
+	owner = form->relowner;
+	ReleaseSysCache(tuple);
+	event_relation = relation;
+}
+
+Oid
+mp_event_relation(void)
+{
+	look_up();
+	return event_relation;
+}
+
+Oid
+mp_event_type(void)
+{
+	look_up();
+	return event_type;
+}
+
+/* The role that owns the tables: the bus does its own bookkeeping as this one. */
+Oid
+mp_owner(void)
+{
+	look_up();
+	return owner;
+}
+
+/* Takes a row of the log apart; the values point into the row. */
+void
+mp_event_from_row(HeapTupleHeader row, MpEvent *event)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
+											  HeapTupleHeaderGetTypMod(row));
+	HeapTupleData tuple = {.t_data = row, .t_len = HeapTupleHeaderGetDatumLength(row)};
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+
+	Assert(desc->natts >= MP_EVENT_COLUMNS);
+	ItemPointerSetInvalid(&tuple.t_self);
+	heap_deform_tuple(&tuple, desc, values, nulls);
+	memcpy(event->values, values, sizeof(event->values));
+	memcpy(event->nulls, nulls, sizeof(event->nulls));
+	ReleaseTupleDesc(desc);
+	pfree(values);
+	pfree(nulls);
+}
+
+/* An event as a value of type meal_planner.event, the argument of handlers. */
+Datum
+mp_event_to_row(const MpEvent *event)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(mp_event_type(), -1);
+	Datum	   *values = palloc0(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	HeapTuple	tuple;
+
+	memcpy(values, event->values, sizeof(event->values));
+	memset(nulls, true, sizeof(bool) * desc->natts);
+	memcpy(nulls, event->nulls, sizeof(event->nulls));
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(tuple);
+}

@@ -1,0 +1,19 @@
+/*
+ * dispatch.h
+ *		From a new row of the log to the handlers that want it.
+ */
+#ifndef MP_BUS_DISPATCH_H
+#define MP_BUS_DISPATCH_H
+
+#include "bus/subscription.h"
+
+/*
+ * Says that rows with these positions are about to be inserted.  The trigger
+ * ignores all others: those come from a restore.
+ */
+extern void mp_recording_begin(int64 first_position, int64 last_position);
+
+/* handler.c: handlers between what is being handled and its client; 0: none. */
+extern int	mp_handler_hops(void);
+
+#endif							/* MP_BUS_DISPATCH_H */

@@ -1,0 +1,184 @@
+/*
+ * handler.c
+ *		Calls of a handler: in a subtransaction, as the subscriber.
+ *
+ * Three things of the emitter must not reach the handler, or the emitter could
+ * make the subscriber's rights its own: its role, its search_path (with its
+ * temporary schema, which the server searches first unless told otherwise),
+ * and, when the roles differ, its session: what the handler leaves behind for
+ * commit time would run as the emitter.  SECURITY_RESTRICTED_OPERATION forbids
+ * just that (deferred triggers, temporary objects, SET ROLE).
+ */
+#include "bus/handler.h"
+
+#include "access/xact.h"
+#include "bus/dispatch.h"
+#include "bus/metrics.h"
+#include "miscadmin.h"
+#include "pgcompat.h"
+#include "portability/instr_time.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+/* How many handlers stand between the event being handled and its client. */
+static int	current_hops = 0;
+
+int
+mp_handler_hops(void)
+{
+	return current_hops;
+}
+
+/* The error of somebody or something else, not of the handler. */
+static bool
+must_get_through(int sqlerrcode)
+{
+	switch (sqlerrcode)
+	{
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_DATABASE_DROPPED:
+		case ERRCODE_OUT_OF_MEMORY:
+			return true;
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			/* with one snapshot per transaction only a new transaction can help */
+			return IsolationUsesXactSnapshot();
+		default:
+			return false;
+	}
+}
+
+static MpFailure
+failure_of_error(const ErrorData *error)
+{
+	return (MpFailure)
+	{
+		.sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode)),
+			.message = pstrdup(error->message ? error->message : "no message"),
+			.detail = error->detail ? pstrdup(error->detail) : NULL,
+			.hint = error->hint ? pstrdup(error->hint) : NULL,
+			.context = error->context ? pstrdup(error->context) : NULL
+	};
+}
+
+/* The result means nothing, NULL included: a void function in SQL returns it. */
+static void
+invoke(FmgrInfo *function, Datum argument)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = argument;
+	fcinfo->args[0].isnull = false;
+	(void) FunctionCallInvoke(fcinfo);
+}
+
+static void
+call_handler(MpSubscription *subscription, const MpEvent *events, int count)
+{
+	Oid			caller;
+	int			caller_context;
+	int			context;
+	int			guc_level = 0;
+
+	mp_subscription_resolve(subscription);
+
+	GetUserIdAndSecContext(&caller, &caller_context);
+	context = caller_context | SECURITY_LOCAL_USERID_CHANGE;
+	if (subscription->role != GetOuterUserId())
+		context |= SECURITY_RESTRICTED_OPERATION;
+	SetUserIdAndSecContext(subscription->role, context);
+	if (!subscription->sets_path)
+	{
+		guc_level = NewGUCNestLevel();
+		(void) set_config_option("search_path", subscription->handler_path,
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
+
+	for (int i = 0; i < count; i++)
+	{
+		current_hops = mp_event_hops(&events[i]) + 1;
+		/* each call sees what the one before did */
+		if (i > 0)
+			CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		invoke(&subscription->function, mp_event_to_row(&events[i]));
+		PopActiveSnapshot();
+		MemoryContextReset(CurrentMemoryContext);
+	}
+
+	if (guc_level > 0)
+		AtEOXact_GUC(true, guc_level);
+	SetUserIdAndSecContext(caller, caller_context);
+}
+
+/* Of a run that failed one call is counted: the others will be made again. */
+static void
+count_calls(const MpSubscription *subscription, int count, bool succeeded, double milliseconds)
+{
+	for (int i = 0; i < count; i++)
+		mp_metrics_count(subscription->name, milliseconds / count, !succeeded);
+}
+
+bool
+mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, MpFailure *failure)
+{
+	MemoryContext caller_memory = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	ErrorContextCallback *caller_error_context = error_context_stack;
+	MemoryContext handler_memory;
+	int			caller_hops = current_hops;
+	volatile bool succeeded = false;
+	instr_time	start;
+	instr_time	duration;
+
+	/* What a handler leaves behind must not pile up in the emitter. */
+	handler_memory = AllocSetContextCreate(caller_memory, "meal_planner handler", ALLOCSET_SMALL_SIZES);
+	INSTR_TIME_SET_CURRENT(start);
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(handler_memory);
+	PG_TRY();
+	{
+		/* The context of an error is to be the handler's, not how it was reached. */
+		error_context_stack = NULL;
+		call_handler(subscription, events, count);
+		current_hops = caller_hops;
+		error_context_stack = caller_error_context;
+		ReleaseCurrentSubTransaction();
+		succeeded = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/*
+		 * The server undoes role, settings, snapshots and SPI connections of
+		 * the handler with its subtransaction.
+		 */
+		current_hops = caller_hops;
+		MemoryContextSwitchTo(caller_memory);
+		error = CopyErrorData();
+		if (must_get_through(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller_memory);
+		*failure = failure_of_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_memory);
+	CurrentResourceOwner = caller_owner;
+	MemoryContextDelete(handler_memory);
+
+	INSTR_TIME_SET_CURRENT(duration);
+	INSTR_TIME_SUBTRACT(duration, start);
+	count_calls(subscription, succeeded ? count : 1, succeeded, INSTR_TIME_GET_MILLISEC(duration));
+	return succeeded;
+}

@@ -1,0 +1,16 @@
+/*
+ * metrics.h
+ *		What handlers did, counted in shared memory.
+ */
+#ifndef MP_BUS_METRICS_H
+#define MP_BUS_METRICS_H
+
+#include "postgres.h"
+
+extern Size mp_metrics_shmem_size(void);
+extern void mp_metrics_shmem_startup(void);
+
+/* One call of a subscription's handler ended. */
+extern void mp_metrics_count(const char *subscription, double milliseconds, bool failed);
+
+#endif							/* MP_BUS_METRICS_H */

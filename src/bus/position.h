@@ -1,0 +1,40 @@
+/*
+ * position.h
+ *		Places in the log, and how far it may be read.
+ */
+#ifndef MP_BUS_POSITION_H
+#define MP_BUS_POSITION_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+extern Size mp_position_shmem_size(void);
+extern void mp_position_shmem_startup(void);
+
+/* Errors out unless the library was preloaded. */
+extern void mp_require_preload(void);
+
+/* A new number from the position clock; not a place in the log. */
+extern int64 mp_position_next(void);
+
+/*
+ * Takes `count` consecutive places in the log of an account; returns the
+ * first, the others follow by one tick each.  From here to the end of the
+ * transaction readers stop below them.
+ */
+extern int64 mp_position_append(const char *account, int account_len, int count);
+
+/* The id of a position: a new UUIDv7. */
+extern void mp_position_make_uuid(int64 position, pg_uuid_t *id);
+
+/*
+ * The position up to which an account's log (NULL: every account's) is
+ * complete.  Take it first and the snapshot second.
+ */
+extern int64 mp_position_read_bound(const char *account, int account_len);
+
+/* Raises the clock above a position that came from elsewhere (a restore). */
+extern void mp_position_observe(int64 position);
+
+#endif							/* MP_BUS_POSITION_H */

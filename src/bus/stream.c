@@ -1,0 +1,48 @@
+/*
+ * stream.c
+ *		Gap-free versions of a stream.
+ *
+ * Writers of one stream meet at its row, which the first one makes and all
+ * lock.  The lock writes no new version of the row, so that a busy stream does
+ * not bloat.  Whoever holds it reads the last version from the log, with the
+ * newest snapshot: an older one could hide the event of the writer before.
+ */
+#include "bus/event.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+int64
+mp_stream_lock(text *account, text *stream)
+{
+	static MpPlan lock = {
+		.sql = "SELECT FROM meal_planner.stream s"
+		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.stream OPERATOR(pg_catalog.=) $2"
+		" FOR NO KEY UPDATE",
+	.types = {TEXTOID, TEXTOID}};
+	static MpPlan make = {
+		.sql = "INSERT INTO meal_planner.stream (account, stream) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+	.types = {TEXTOID, TEXTOID}};
+	static MpPlan last = {
+		.sql = "SELECT e.version FROM meal_planner.event e"
+		" WHERE e.account OPERATOR(pg_catalog.=) $1 AND e.stream OPERATOR(pg_catalog.=) $2"
+		" AND e.stream IS NOT NULL"
+		" ORDER BY e.account DESC, e.stream DESC, e.version DESC LIMIT 1",
+	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
+	Datum		values[2] = {PointerGetDatum(account), PointerGetDatum(stream)};
+	bool		isnull;
+
+	mp_plan_execute(&lock, values, NULL, 1);
+	if (SPI_processed == 0)
+	{
+		/* Waits for another maker; afterwards the row is there to be locked. */
+		mp_plan_execute(&make, values, NULL, 0);
+		if (SPI_processed == 0)
+			mp_plan_execute(&lock, values, NULL, 1);
+	}
+
+	mp_plan_read_latest(&last, values, NULL, 1);
+	if (SPI_processed == 0)
+		return 0;
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}

@@ -1,0 +1,410 @@
+/*
+ * subscription.c
+ *		Subscriptions in force, compiled, per backend.
+ *
+ * They are read and compiled as a set when first needed.  A change in any
+ * session reaches all others through the relcache invalidation of the table,
+ * which its statement trigger sends; a change of a handler function or of a
+ * role arrives through the syscache.  Either makes the set stale, and the next
+ * use builds another.  A set in use by a handler further up the stack is kept
+ * until that has ended.
+ *
+ * The set is built with the newest snapshot, also under REPEATABLE READ: it
+ * outlives the transaction that builds it.
+ */
+#include "bus/subscription.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "bus/event_json.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "pgcompat.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/* The subscriptions whose pattern pins detail-type to this one, by number. */
+typedef struct TypeEntry
+{
+	const char *literal;
+	size_t		len;
+	int			subscription;
+} TypeEntry;
+
+struct MpSubscriptions
+{
+	MemoryContext context;		/* a child of CacheMemoryContext; owns all */
+	int			holders;
+	uint64		generation;		/* of the table it was read at */
+	struct MpSubscriptions *next_stale;
+
+	int			count;			/* sorted by name */
+	MpSubscription *all;
+	bool		has_inline;
+
+	/* inline ones: sorted by detail-type, and those that any type may match */
+	int			typed_count;
+	TypeEntry  *typed;
+	int			untyped_count;
+	int		   *untyped;
+};
+
+static MpSubscriptions *current = NULL;
+
+/* Counts the changes that this backend was told of. */
+static uint64 generation = 0;
+
+/* Replaced while in use. */
+static MpSubscriptions *stale_sets = NULL;
+
+static Oid	subscription_relation = InvalidOid;
+
+PG_FUNCTION_INFO_V1(mp_subscription_changed);
+
+/* ------------------------------------------------------------------------
+ * Going out of date
+ * ------------------------------------------------------------------------ */
+
+/* These run whenever messages arrive: no catalog access, no memory. */
+static void
+relation_changed(Datum arg pg_attribute_unused(), Oid relation)
+{
+	if (relation == InvalidOid || relation == subscription_relation)
+		generation++;
+}
+
+static void
+catalog_changed(Datum arg pg_attribute_unused(), int cache pg_attribute_unused(),
+				uint32 hash pg_attribute_unused())
+{
+	generation++;
+}
+
+/* An error leaves holds behind; with the transaction all of them are over. */
+static void
+end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	if (current != NULL)
+		current->holders = 0;
+	while (stale_sets != NULL)
+	{
+		MpSubscriptions *set = stale_sets;
+
+		stale_sets = set->next_stale;
+		MemoryContextDelete(set->context);
+	}
+}
+
+static void
+register_callbacks(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, (Datum) 0);
+	RegisterXactCallback(end_of_transaction, NULL);
+	registered = true;
+}
+
+/* Statement trigger on meal_planner.subscription. */
+Datum
+mp_subscription_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "mp_subscription_changed must be fired as a trigger");
+	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	return PointerGetDatum(NULL);
+}
+
+/* ------------------------------------------------------------------------
+ * Building
+ * ------------------------------------------------------------------------ */
+
+static char *
+column_text(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	return isnull ? NULL : MemoryContextStrdup(context, TextDatumGetCString(value));
+}
+
+static MpMode
+mode_of(const char *name)
+{
+	return name[0] == 'i' ? MP_INLINE : name[0] == 'w' ? MP_WORKER : MP_PULL;
+}
+
+static void
+build_subscription(HeapTuple row, TupleDesc desc, MemoryContext context, MpSubscription *subscription)
+{
+	bool		isnull;
+
+	memset(subscription, 0, sizeof(*subscription));
+	subscription->name = column_text(row, desc, 1, context);
+	subscription->mode = mode_of(column_text(row, desc, 2, context));
+	subscription->handler = column_text(row, desc, 3, context);
+	subscription->owner = column_text(row, desc, 4, context);
+	subscription->handler_path = column_text(row, desc, 5, context);
+	subscription->policy = mp_policy_of_jsonb(DatumGetJsonbP(SPI_getbinval(row, desc, 6, &isnull)), true);
+	subscription->pattern = mp_compile_pattern(DatumGetJsonbP(SPI_getbinval(row, desc, 7, &isnull)), context);
+	subscription->paused = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
+}
+
+static int
+compare_types(const void *left, const void *right)
+{
+	const TypeEntry *a = left;
+	const TypeEntry *b = right;
+	int			order = memcmp(a->literal, b->literal, Min(a->len, b->len));
+
+	if (order == 0)
+		order = (a->len > b->len) - (a->len < b->len);
+	if (order == 0)
+		order = a->subscription - b->subscription;
+	return order;
+}
+
+/* So that a thousand subscriptions to other types cost an event nothing. */
+static void
+build_index(MpSubscriptions *set)
+{
+	int			room = 16;
+
+	set->typed = MemoryContextAlloc(set->context, sizeof(TypeEntry) * room);
+	set->untyped = MemoryContextAlloc(set->context, sizeof(int) * Max(set->count, 1));
+	for (int i = 0; i < set->count; i++)
+	{
+		const char *const *literals;
+		const size_t *lengths;
+		int			count;
+
+		if (set->all[i].mode != MP_INLINE)
+			continue;
+		set->has_inline = true;
+		count = mp_pattern_literals(set->all[i].pattern, "detail-type", &literals, &lengths);
+		if (count < 0)
+		{
+			set->untyped[set->untyped_count++] = i;
+			continue;
+		}
+		for (int n = 0; n < count; n++)
+		{
+			if (set->typed_count == room)
+			{
+				room *= 2;
+				set->typed = repalloc(set->typed, sizeof(TypeEntry) * room);
+			}
+			set->typed[set->typed_count++] = (TypeEntry) {literals[n], lengths[n], i};
+		}
+	}
+	qsort(set->typed, set->typed_count, sizeof(TypeEntry), compare_types);
+}
+
+static MpSubscriptions *
+build(void)
+{
+	static MpPlan plan = {
+		.sql = "SELECT s.name, s.mode, s.handler, s.owner, s.handler_path, s.options, s.pattern,"
+		" s.paused_at IS NOT NULL, s.tableoid FROM meal_planner.subscription s"
+		" ORDER BY s.name COLLATE \"C\""};
+	MemoryContext context;
+	MpSubscriptions *set;
+	bool		isnull;
+
+	register_callbacks();
+	/* Under the current context until complete: an error then frees it. */
+	context = AllocSetContextCreate(CurrentMemoryContext, "meal_planner subscriptions",
+									ALLOCSET_SMALL_SIZES);
+	set = MemoryContextAllocZero(context, sizeof(MpSubscriptions));
+	set->context = context;
+	/* before reading: a change that arrives meanwhile makes the set stale */
+	set->generation = generation;
+
+	if (!OidIsValid(subscription_relation))
+		subscription_relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
+
+	mp_spi_connect();
+	mp_plan_read_latest(&plan, NULL, NULL, 0);
+	set->count = (int) SPI_processed;
+	set->all = MemoryContextAllocZero(context, sizeof(MpSubscription) * Max(set->count, 1));
+	for (int i = 0; i < set->count; i++)
+		build_subscription(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context, &set->all[i]);
+	if (set->count > 0)
+		subscription_relation = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 9, &isnull));
+	mp_spi_finish();
+	build_index(set);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	return set;
+}
+
+MpSubscriptions *
+mp_subscriptions_hold(void)
+{
+	while (current == NULL || current->generation != generation)
+	{
+		MpSubscriptions *old = current;
+		MpSubscriptions *fresh;
+
+		if (old != NULL && old->holders > 0)
+		{
+			old->next_stale = stale_sets;
+			stale_sets = old;
+			current = NULL;
+		}
+		else if (old != NULL)
+		{
+			current = NULL;
+			MemoryContextDelete(old->context);
+		}
+		fresh = build();
+		if (current != NULL)	/* a nested build was faster */
+			MemoryContextDelete(fresh->context);
+		else
+			current = fresh;
+	}
+	current->holders++;
+	return current;
+}
+
+void
+mp_subscriptions_release(MpSubscriptions *subscriptions)
+{
+	/* A set that went out of date meanwhile goes at the end of the transaction. */
+	subscriptions->holders--;
+}
+
+/* ------------------------------------------------------------------------
+ * Finding
+ * ------------------------------------------------------------------------ */
+
+bool
+mp_subscriptions_has_inline(const MpSubscriptions *subscriptions)
+{
+	return subscriptions->has_inline;
+}
+
+/* The first entry of a detail-type, or where it would stand. */
+static int
+first_of_type(const MpSubscriptions *set, const TypeEntry *wanted)
+{
+	int			low = 0;
+	int			high = set->typed_count;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (compare_types(&set->typed[middle], wanted) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int
+mp_subscriptions_matching(MpSubscriptions *subscriptions, const MpEvent *event,
+						  MpSubscription ***matching)
+{
+	text	   *type = DatumGetTextPP(event->values[MP_EVENT_DETAIL_TYPE]);
+	TypeEntry	wanted = {VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type), -1};
+	int			t = first_of_type(subscriptions, &wanted);
+	int			u = 0;
+	int			count = 0;
+	MpJson		json = mp_json_of_event(event);
+
+	*matching = NULL;
+	/* Both lists are sorted by number: merging them keeps the order of names. */
+	for (;;)
+	{
+		bool		typed = t < subscriptions->typed_count &&
+			subscriptions->typed[t].len == wanted.len &&
+			memcmp(subscriptions->typed[t].literal, wanted.literal, wanted.len) == 0;
+		bool		untyped = u < subscriptions->untyped_count;
+		MpSubscription *candidate;
+
+		if (typed && untyped)
+			typed = subscriptions->typed[t].subscription < subscriptions->untyped[u];
+		else if (!typed && !untyped)
+			return count;
+		candidate = &subscriptions->all[typed ? subscriptions->typed[t++].subscription
+										: subscriptions->untyped[u++]];
+		/* a pattern may list the same type twice */
+		if (count > 0 && (*matching)[count - 1] == candidate)
+			continue;
+		if (!mp_pattern_match(candidate->pattern, &mp_json_reader, &json))
+			continue;
+		if (*matching == NULL)
+			*matching = palloc(sizeof(MpSubscription *) * Max(subscriptions->count, 1));
+		(*matching)[count++] = candidate;
+	}
+}
+
+MpSubscription *
+mp_subscription_find(MpSubscriptions *subscriptions, const char *name)
+{
+	for (int i = 0; i < subscriptions->count; i++)
+		if (strcmp(subscriptions->all[i].name, name) == 0)
+			return &subscriptions->all[i];
+	return NULL;
+}
+
+static bool
+function_sets_path(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		sets = false;
+	bool		isnull;
+	Datum		config;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	config = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
+	if (!isnull)
+	{
+		Datum	   *settings;
+		int			count;
+
+		deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false, TYPALIGN_INT,
+						  &settings, NULL, &count);
+		for (int i = 0; i < count; i++)
+			sets |= strncmp(TextDatumGetCString(settings[i]), "search_path=", strlen("search_path=")) == 0;
+	}
+	ReleaseSysCache(tuple);
+	return sets;
+}
+
+void
+mp_subscription_resolve(MpSubscription *subscription)
+{
+	Oid			function;
+
+	if (subscription->resolved)
+		return;
+	subscription->role = get_role_oid(subscription->owner, false);
+	function = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+													CStringGetDatum(subscription->handler)));
+	if (!mp_may_execute(function, subscription->role))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, subscription->handler);
+	subscription->sets_path = function_sets_path(function);
+	fmgr_info_cxt(function, &subscription->function, GetMemoryChunkContext(subscription->name));
+	subscription->resolved = true;
+}

@@ -1,0 +1,66 @@
+/*
+ * subscription.h
+ *		Subscriptions as a backend keeps them: compiled, and found by event.
+ */
+#ifndef MP_BUS_SUBSCRIPTION_H
+#define MP_BUS_SUBSCRIPTION_H
+
+#include "bus/bus.h"
+#include "core/backoff.h"
+#include "core/pattern.h"
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
+typedef enum MpMode
+{
+	MP_INLINE,
+	MP_WORKER,
+	MP_PULL
+} MpMode;
+
+typedef struct MpSubscription
+{
+	char	   *name;
+	MpMode		mode;
+	bool		paused;
+	const MpPattern *pattern;
+	MpRetryPolicy policy;
+
+	char	   *handler;		/* qualified signature */
+	char	   *owner;			/* role it runs as */
+	char	   *handler_path;	/* search_path it runs with */
+
+	/*
+	 * Found when first called, since a handler that is missing must fail its
+	 * own deliveries and nobody else's.
+	 */
+	bool		resolved;
+	FmgrInfo	function;
+	Oid			role;
+	bool		sets_path;		/* the function has a SET search_path */
+} MpSubscription;
+
+typedef struct MpSubscriptions MpSubscriptions;
+
+/*
+ * The subscriptions in force, held until mp_subscriptions_release: they stay
+ * valid meanwhile although a handler may change them.
+ */
+extern MpSubscriptions *mp_subscriptions_hold(void);
+extern void mp_subscriptions_release(MpSubscriptions *subscriptions);
+
+/* The inline ones that match an event, in the order of their names. */
+extern int	mp_subscriptions_matching(MpSubscriptions *subscriptions, const MpEvent *event,
+									  MpSubscription ***matching);
+extern bool mp_subscriptions_has_inline(const MpSubscriptions *subscriptions);
+
+/* NULL when there is none. */
+extern MpSubscription *mp_subscription_find(MpSubscriptions *subscriptions, const char *name);
+
+/* Looks its handler and role up; errors out when one is missing or not allowed. */
+extern void mp_subscription_resolve(MpSubscription *subscription);
+
+/* options.c: MP400 for what is no retry policy or, with `all`, no option. */
+extern MpRetryPolicy mp_policy_of_jsonb(Jsonb *options, bool all);
+
+#endif							/* MP_BUS_SUBSCRIPTION_H */

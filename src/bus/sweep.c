@@ -1,0 +1,233 @@
+/*
+ * sweep.c
+ *		The worker behind mp_sweep: its token, its sleep, its batches.
+ *
+ * A worker holds a lock of its token's number for as long as its sweep runs:
+ * to the end of the session, or until an error ends the sweep (the server
+ * releases session locks of this kind when a transaction aborts).  Nothing else
+ * is needed to tell a dead worker from a slow one.
+ */
+#include "bus/delivery.h"
+#include "bus/dispatch.h"
+#include "bus/event_json.h"
+#include "bus/position.h"
+#include "bus/subscription.h"
+#include "bus/wakeup.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+
+/* Never longer: somebody could set the clock, or resume a subscription. */
+#define LONGEST_SLEEP_MS 500
+
+/* This session's sweep. */
+static int64 my_token = 0;
+static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
+static bool waiting_announced = false;
+
+PG_FUNCTION_INFO_V1(mp_sweep_begin);
+PG_FUNCTION_INFO_V1(mp_sweep_end);
+PG_FUNCTION_INFO_V1(mp_sweep_time_left);
+PG_FUNCTION_INFO_V1(mp_sweep_sleep);
+PG_FUNCTION_INFO_V1(mp_worker_is_dead);
+PG_FUNCTION_INFO_V1(mp_run_batch);
+
+/*
+ * The lock of a token.  48 bits of its tick fit, which repeat after nine years.
+ * The event table stands where the catalog of an object would: no other lock
+ * looks like that.
+ */
+static LOCKTAG
+lock_of_token(int64 token)
+{
+	LOCKTAG		tag;
+	uint64		tick = (uint64) token >> 10;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mp_event_relation(), (uint32) (tick >> 16), (uint16) tick);
+	return tag;
+}
+
+static void
+give_up_token(void)
+{
+	if (my_token != 0)
+	{
+		LOCKTAG		tag = lock_of_token(my_token);
+
+		/* not held any more when an error ended the sweep before */
+		if (LockHeldByMe(&tag, ExclusiveLock))
+			(void) LockRelease(&tag, ExclusiveLock, true);
+	}
+	my_token = 0;
+}
+
+Datum
+mp_sweep_begin(PG_FUNCTION_ARGS)
+{
+	double		max_seconds = PG_ARGISNULL(0) ? 0 : PG_GETARG_FLOAT8(0);
+	LOCKTAG		tag;
+
+	if (IsTransactionBlock())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("mp_sweep cannot run inside a transaction block"),
+				 errhint("retry=no. It commits after every step; call it on its own.")));
+	if (!(max_seconds >= 0 && max_seconds <= 86400))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: max_seconds must be between 0 and 86400"),
+				 errhint("retry=no. Correct the argument.")));
+
+	give_up_token();
+	my_token = mp_position_next();
+	tag = lock_of_token(my_token);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	deadline = max_seconds > 0
+		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
+	waiting_announced = false;
+	PG_RETURN_INT64(my_token);
+}
+
+Datum
+mp_sweep_end(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	give_up_token();
+	PG_RETURN_VOID();
+}
+
+Datum
+mp_sweep_time_left(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	PG_RETURN_BOOL(deadline == 0 || GetCurrentTimestamp() < deadline);
+}
+
+/*
+ * Two calls make one sleep: the first announces it and lets the caller look for
+ * work once more, so that nothing committed in between is missed.
+ */
+Datum
+mp_sweep_sleep(PG_FUNCTION_ARGS)
+{
+	long		timeout;
+
+	if (deadline == 0 || GetCurrentTimestamp() >= deadline)
+		PG_RETURN_BOOL(false);
+	if (!waiting_announced)
+	{
+		mp_prepare_to_wait();
+		waiting_announced = true;
+		PG_RETURN_BOOL(true);
+	}
+
+	timeout = Min(LONGEST_SLEEP_MS, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
+	if (!PG_ARGISNULL(0))
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(mp_clock_now(), PG_GETARG_TIMESTAMPTZ(0)));
+	mp_wait(Max(timeout, 1));
+	waiting_announced = false;
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+mp_worker_is_dead(PG_FUNCTION_ARGS)
+{
+	int64		token = PG_GETARG_INT64(0);
+	LOCKTAG		tag = lock_of_token(token);
+
+	if (token == my_token && LockHeldByMe(&tag, ExclusiveLock))
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
+}
+
+/* ------------------------------------------------------------------------
+ * Batches of worker subscriptions
+ * ------------------------------------------------------------------------ */
+
+/*
+ * Reads a stretch of the log and keeps the events that match and may be
+ * delivered now; delayed ones become deliveries.  SPI is connected, and the
+ * events live in its procedure context.
+ */
+static int
+load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
+{
+	static MpPlan plan = {
+		.sql = "SELECT e FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
+		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
+		" ORDER BY e.position",
+	.types = {TEXTOID, INT8OID, INT8OID}, .in_index_order = true};
+	SPITupleTable *rows;
+	uint64		read;
+	int			count = 0;
+	TimestampTz now = mp_clock_now();
+
+	mp_plan_execute(&plan, stretch, NULL, 0);
+	rows = SPI_tuptable;
+	read = SPI_processed;
+	*events = palloc(sizeof(MpEvent) * Max(read, 1));
+	for (uint64 i = 0; i < read; i++)
+	{
+		MpEvent    *event = &(*events)[count];
+		MpJson		json;
+		bool		isnull;
+
+		mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
+						  event);
+		json = mp_json_of_event(event);
+		if (!mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
+			continue;
+		if (!event->nulls[MP_EVENT_DELIVER_AFTER] &&
+			DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]) > now)
+			mp_delivery_schedule(subscription, event,
+								 DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]));
+		else
+			count++;
+	}
+	return count;
+}
+
+/* All in one subtransaction; one by one only when something failed. */
+static void
+run_events(MpSubscription *subscription, const MpEvent *events, int count)
+{
+	MpFailure	failure;
+
+	if (count == 0 || (count > 1 && mp_handler_run(subscription, events, count, &failure)))
+		return;
+	for (int i = 0; i < count; i++)
+		if (!mp_handler_run(subscription, &events[i], 1, &failure))
+			(void) mp_delivery_failed(subscription, &events[i],
+									  &(MpFailedAttempt) {.attempt = 1}, &failure);
+}
+
+Datum
+mp_run_batch(PG_FUNCTION_ARGS)
+{
+	static MpPlan move = {
+		.sql = "SELECT meal_planner.move_cursor($1, $2, $3, $4)",
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
+	Datum		account = PG_GETARG_DATUM(0);
+	Datum		name = PG_GETARG_DATUM(1);
+	Datum		stretch[3] = {account, PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
+	Datum		moved[4] = {account, name, PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
+	MpSubscriptions *subscriptions = mp_subscriptions_hold();
+	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(name));
+
+	mp_spi_connect();
+	/* gone or changed since the claim: its batch went with it */
+	if (subscription != NULL && subscription->mode == MP_WORKER)
+	{
+		MpEvent    *events;
+		int			count = load_batch(subscription, stretch, &events);
+
+		run_events(subscription, events, count);
+		mp_plan_execute(&move, moved, NULL, 1);
+	}
+	mp_spi_finish();
+	mp_subscriptions_release(subscriptions);
+	PG_RETURN_VOID();
+}

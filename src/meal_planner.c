@@ -1,0 +1,118 @@
+/*
+ * meal_planner.c
+ *		The front door: settings, shared memory, the clock.
+ */
+#include "bus/bus.h"
+
+#include <math.h>
+
+#include "bus/metrics.h"
+#include "bus/position.h"
+#include "bus/wakeup.h"
+#include "core/position.h"
+#include "pgcompat.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+
+MP_MODULE_MAGIC;
+
+int			mp_node_id = 0;
+double		mp_clock_offset = 0;
+int			mp_partition_days = 7;
+int			mp_max_hops = 16;
+int			mp_idempotency_ttl = 86400;
+
+PGDLLEXPORT void _PG_init(void);
+
+PG_FUNCTION_INFO_V1(mp_clock);
+
+static shmem_startup_hook_type previous_shmem_startup = NULL;
+#ifdef MP_HAVE_SHMEM_REQUEST_HOOK
+static shmem_request_hook_type previous_shmem_request = NULL;
+#endif
+
+static void
+request_shared_memory(void)
+{
+#ifdef MP_HAVE_SHMEM_REQUEST_HOOK
+	if (previous_shmem_request)
+		previous_shmem_request();
+#endif
+	RequestAddinShmemSpace(mp_position_shmem_size());
+	RequestAddinShmemSpace(mp_wakeup_shmem_size());
+	RequestAddinShmemSpace(mp_metrics_shmem_size());
+}
+
+static void
+start_shared_memory(void)
+{
+	if (previous_shmem_startup)
+		previous_shmem_startup();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	mp_position_shmem_startup();
+	mp_wakeup_shmem_startup();
+	mp_metrics_shmem_startup();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+_PG_init(void)
+{
+	DefineCustomRealVariable("meal_planner.clock_offset",
+							 "Seconds added to the wall clock, for tests.",
+							 "All timers and positions use the shifted clock. Positions never go back.",
+							 &mp_clock_offset, 0, -1e9, 1e9,
+							 PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.partition_days",
+							"How many days of events a partition of the log holds.",
+							"Takes effect for partitions made from now on.",
+							&mp_partition_days, 7, 1, 366,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.max_hops",
+							"How many handlers may stand between an event and the client that began it.",
+							"An event that would exceed it is refused: handlers that emit to each other would never end.",
+							&mp_max_hops, 16, 0, 1000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.idempotency_ttl",
+							"How long an idempotency key of mp_emit_event is remembered.",
+							NULL,
+							&mp_idempotency_ttl, 86400, 60, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+
+	/* The rest needs shared memory, which is laid out once. */
+	if (process_shared_preload_libraries_in_progress)
+	{
+		DefineCustomIntVariable("meal_planner.node_id",
+								"Number of this server among those that share a log.",
+								"It stands in the low ten bits of every position.",
+								&mp_node_id, 0, 0, MP_NODE_MAX,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+#ifdef MP_HAVE_SHMEM_REQUEST_HOOK
+		previous_shmem_request = shmem_request_hook;
+		shmem_request_hook = request_shared_memory;
+#else
+		request_shared_memory();
+#endif
+		previous_shmem_startup = shmem_startup_hook;
+		shmem_startup_hook = start_shared_memory;
+	}
+	MarkGUCPrefixReserved("meal_planner");
+}
+
+/* The one clock of all timers. */
+TimestampTz
+mp_clock_now(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (mp_clock_offset != 0)
+		now += (int64) rint(mp_clock_offset * USECS_PER_SEC);
+	return now;
+}
+
+Datum
+mp_clock(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	PG_RETURN_TIMESTAMPTZ(mp_clock_now());
+}
