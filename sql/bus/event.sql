@@ -55,7 +55,7 @@ COMMENT ON VIEW meal_planner.event_partition IS
 CREATE FUNCTION meal_planner.ensure_partition(at_position bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '2s'
+SET lock_timeout = 0
 AS $$
 DECLARE
     span      bigint := (current_setting('meal_planner.partition_days')::bigint * 86400 * 1000000) << 10;
@@ -64,7 +64,8 @@ DECLARE
     high      bigint;
     partition text;
 BEGIN
-    -- Conflicts with itself, not with emitters or readers.
+    -- Conflicts with itself, not with emitters or readers.  Who finds another
+    -- making the partition has to wait: its row would fit nowhere.
     LOCK TABLE ONLY meal_planner.event IN SHARE UPDATE EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM meal_planner.event_partition p
                 WHERE p.lower <= at_position AND at_position < p.upper) THEN
@@ -79,7 +80,9 @@ BEGIN
     partition := 'event_' || to_char(meal_planner.position_time(low) AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MISS');
 
     EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL)', partition);
-    -- Lock order: parent, then default, as ATTACH takes them.
+    -- Lock order: parent, then default, as ATTACH takes them.  Readers of the
+    -- log share the default; they must not queue behind us for long.
+    PERFORM set_config('lock_timeout', '2s', true);
     LOCK TABLE meal_planner.event_default IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('WITH moved AS (DELETE FROM meal_planner.event_default
                                     WHERE position >= %s AND position < %s RETURNING *)

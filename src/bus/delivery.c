@@ -167,15 +167,23 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 	return true;
 }
 
-/* The handler is done: the delivery goes, and with it the dead letter it replayed. */
 static void
-finish_delivery(Datum account, Datum subscription, Datum position)
+remove_delivery(Datum account, Datum subscription, Datum position)
 {
-	static MpPlan remove = {
+	static MpPlan plan = {
 		.sql = "DELETE FROM meal_planner.delivery d"
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
 		" AND d.position OPERATOR(pg_catalog.=) $3",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
+	Datum		values[3] = {account, subscription, position};
+
+	mp_plan_execute(&plan, values, NULL, 0);
+}
+
+/* The handler is done: the delivery goes, and with it the dead letter it replayed. */
+static void
+finish_delivery(Datum account, Datum subscription, Datum position)
+{
 	static MpPlan resolve = {
 		.sql = "UPDATE meal_planner.dead_letter l"
 		" SET status = 'resolved', settled_at = meal_planner.clock()"
@@ -184,7 +192,7 @@ finish_delivery(Datum account, Datum subscription, Datum position)
 	.types = {TEXTOID, TEXTOID, INT8OID}};
 	Datum		values[3] = {account, subscription, position};
 
-	mp_plan_execute(&remove, values, NULL, 0);
+	remove_delivery(account, subscription, position);
 	mp_plan_execute(&resolve, values, NULL, 0);
 }
 
@@ -202,7 +210,11 @@ mp_attempt_delivery(PG_FUNCTION_ARGS)
 
 	mp_spi_connect();
 	if (subscription == NULL || !load_delivery(account, name, position, &delivery))
+	{
+		/* unsubscribed meanwhile */
+		remove_delivery(account, name, position);
 		outcome = "gone";
+	}
 	else if (mp_handler_run(subscription, &delivery.event, 1, &failure))
 	{
 		finish_delivery(account, name, position);

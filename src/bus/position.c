@@ -396,13 +396,20 @@ mp_position_read_bound(const char *account, int account_len)
 void
 mp_position_make_uuid(int64 position, pg_uuid_t *id)
 {
-	uint8		random[UUID_LEN];
+	/* Asked for by the pool: one call costs as much as the rest of an id. */
+	static uint8 pool[UUID_LEN * 64];
+	static size_t left = 0;
 
-	if (!pg_strong_random(random, sizeof(random)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	mp_position_to_uuid(position, random, id->data);
+	if (left == 0)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(pool);
+	}
+	left -= UUID_LEN;
+	mp_position_to_uuid(position, pool + left, id->data);
 }
 
 /* ------------------------------------------------------------------------
