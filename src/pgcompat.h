@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -30,6 +31,13 @@
 #define MP_BACKEND_INDEX() ((int) MyProcNumber)
 #else
 #define MP_BACKEND_INDEX() (MyBackendId - 1)
+#endif
+
+/* 17 asks whether a stronger lock will do as well. */
+#if PG_VERSION_NUM >= 170000
+#define mp_lock_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define mp_lock_held(tag, mode) LockHeldByMe((tag), (mode))
 #endif
 
 /* 15 introduced the request hook; 14 asks from _PG_init itself. */

@@ -1,4 +1,4 @@
--- Runs last.  Nobody but the owner may call what writes; PUBLIC keeps what only
+-- Runs last, after the domain's parts.  Nobody but the owner may call what writes; PUBLIC keeps what only
 -- computes.  Schema usage alone gives nothing, but lets a handler's author name
 -- the type meal_planner.event.
 
@@ -27,49 +27,33 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    emitter  CONSTANT text[] := ARRAY['mp_emit_event', 'mp_put_events'];
-    reader   CONSTANT text[] := ARRAY['mp_event', 'mp_read_events', 'mp_read_stream'];
-    sweeper  CONSTANT text[] := ARRAY['mp_sweep', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain',
-                                      'sweep_run', 'sweep_sleep', 'next_due'];
-    operator CONSTANT text[] := ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription',
-                                      'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                                      'in_flight', 'handler_stats', 'cursor_position', 'accounts'];
-    granted  text[];
-    target   record;
+    member record;
 BEGIN
-    granted := CASE profile
-                   WHEN 'emitter' THEN emitter
-                   WHEN 'reader' THEN reader
-                   WHEN 'sweeper' THEN sweeper
-                   WHEN 'operator' THEN emitter || reader || sweeper || operator
-               END;
-    IF granted IS NULL THEN
-        RAISE EXCEPTION 'MP400: profile must be emitter, reader, sweeper or operator'
+    IF NOT EXISTS (SELECT FROM meal_planner.grant_profile g WHERE g.profile = mp_grant.profile) THEN
+        RAISE EXCEPTION 'MP400: profile must be one of %',
+                        (SELECT string_agg(DISTINCT g.profile, ', ' ORDER BY g.profile)
+                           FROM meal_planner.grant_profile g)
             USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the argument.';
     END IF;
-    FOR target IN
-        SELECT p.oid::regprocedure AS routine
-          FROM pg_depend d
-          JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = 'meal_planner'
-          JOIN pg_proc p ON p.oid = d.objid
-         WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-           AND p.proname = ANY (granted)
+    FOR member IN
+        SELECT 'EXECUTE ON ROUTINE ' || p.oid::regprocedure AS privilege
+          FROM meal_planner.grant_profile g
+          JOIN pg_proc p ON p.proname = g.object
+          JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+          JOIN pg_extension x ON d.refclassid = 'pg_extension'::regclass AND x.oid = d.refobjid
+         WHERE g.profile = mp_grant.profile AND x.extname = 'meal_planner'
+        UNION ALL
+        SELECT 'SELECT ON ' || c.oid::regclass
+          FROM meal_planner.grant_profile g
+          JOIN pg_class c ON c.relname = g.object AND c.relkind = 'v'
+          JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+          JOIN pg_extension x ON d.refclassid = 'pg_extension'::regclass AND x.oid = d.refobjid
+         WHERE g.profile = mp_grant.profile AND x.extname = 'meal_planner'
     LOOP
-        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', target.routine, role_name);
+        EXECUTE format('GRANT %s TO %I', member.privilege, role_name);
     END LOOP;
-    IF profile = 'operator' THEN
-        FOR target IN
-            SELECT c.oid::regclass AS relation
-              FROM pg_depend d
-              JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = 'meal_planner'
-              JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'v'
-             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-        LOOP
-            EXECUTE format('GRANT SELECT ON %s TO %I', target.relation, role_name);
-        END LOOP;
-    END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_grant(name, text) IS
-'grants a role what it needs: emitter (mp_emit_event, mp_put_events), reader (mp_event, mp_read_events, mp_read_stream), sweeper (mp_sweep) or operator (all of them, subscriptions, dead letters and the mp_* views); MP400. Only who owns the extension can grant';
+'grants a role what a profile needs: emitter, reader, sweeper, operator (all of these, subscriptions, dead letters and the views) or one of the domain''s; see meal_planner.grant_profile. MP400. Only who owns the extension can grant';
 REVOKE ALL ON FUNCTION @extschema@.mp_grant(name, text) FROM PUBLIC;

@@ -138,7 +138,7 @@ AS 'MODULE_PATHNAME', 'mp_matches_event';
 COMMENT ON FUNCTION meal_planner.matches(jsonb, meal_planner.event) IS 'does the event pattern match a row of the log';
 
 CREATE FUNCTION meal_planner.accounts(after_position bigint) RETURNS SETOF text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- one index probe per account and partition, however many events there are
@@ -155,7 +155,7 @@ $$;
 COMMENT ON FUNCTION meal_planner.accounts(bigint) IS 'accounts that have events after a position';
 
 CREATE FUNCTION meal_planner.cursor_position(account text, subscription text) RETURNS bigint
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.position FROM meal_planner.subscription_cursor c
@@ -198,15 +198,19 @@ BEGIN
          GROUP BY d.account
          ORDER BY min(d.next_attempt_at)
     LOOP
+        -- A plain subquery could be run once per row of the join, and each run
+        -- would lock another delivery.
+        WITH due AS MATERIALIZED (
+            SELECT d.subscription, d.position
+              FROM meal_planner.delivery d
+              JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
+             WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+             ORDER BY d.next_attempt_at
+             LIMIT 1
+               FOR UPDATE OF d SKIP LOCKED)
         UPDATE meal_planner.delivery u
            SET token = $1, attempt = u.attempt + 1
-          FROM (SELECT d.subscription, d.position
-                  FROM meal_planner.delivery d
-                  JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
-                 WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
-                 ORDER BY d.next_attempt_at
-                 LIMIT 1
-                   FOR UPDATE OF d SKIP LOCKED) due
+          FROM due
          WHERE u.account = due_account AND u.subscription = due.subscription AND u.position = due.position
         RETURNING u.account, u.subscription, u.position, NULL::bigint INTO claimed;
         IF FOUND THEN

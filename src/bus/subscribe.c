@@ -22,7 +22,7 @@
 
 PG_FUNCTION_INFO_V1(mp_subscribe);
 
-static void pg_attribute_noreturn()
+static void
 refuse(const char *problem, const char *hint)
 {
 	ereport(ERROR,

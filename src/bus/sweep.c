@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgcompat.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
@@ -60,7 +61,7 @@ give_up_token(void)
 		LOCKTAG		tag = lock_of_token(my_token);
 
 		/* not held any more when an error ended the sweep before */
-		if (LockHeldByMe(&tag, ExclusiveLock))
+		if (mp_lock_held(&tag, ExclusiveLock))
 			(void) LockRelease(&tag, ExclusiveLock, true);
 	}
 	my_token = 0;
@@ -138,7 +139,7 @@ mp_worker_is_dead(PG_FUNCTION_ARGS)
 	int64		token = PG_GETARG_INT64(0);
 	LOCKTAG		tag = lock_of_token(token);
 
-	if (token == my_token && LockHeldByMe(&tag, ExclusiveLock))
+	if (token == my_token && mp_lock_held(&tag, ExclusiveLock))
 		PG_RETURN_BOOL(false);
 	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }

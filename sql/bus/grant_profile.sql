@@ -1,0 +1,28 @@
+-- Which routines and views a kind of client needs, by name; the domain adds its
+-- own.  mp_grant reads it.
+
+CREATE TABLE meal_planner.grant_profile (
+    profile text NOT NULL,
+    object  text NOT NULL,
+    PRIMARY KEY (profile, object)
+);
+COMMENT ON TABLE meal_planner.grant_profile IS
+'what mp_grant grants: names of routines (EXECUTE) and views (SELECT) of the extension by profile';
+
+INSERT INTO meal_planner.grant_profile (profile, object)
+SELECT p.profile, o.object
+  FROM (VALUES
+    ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
+    ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
+    ('sweeper', ARRAY['mp_sweep', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_run',
+                      'sweep_sleep', 'next_due']),
+    ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
+                       'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
+                       'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_alerts', 'mp_event_rates',
+                       'mp_subscriptions', 'cursor_position', 'accounts', 'mp_handler_stats', 'handler_stats'])
+  ) AS p (profile, objects),
+  LATERAL unnest(p.objects) AS o (object);
+INSERT INTO meal_planner.grant_profile (profile, object)
+SELECT 'operator', g.object
+  FROM meal_planner.grant_profile g
+ WHERE g.profile IN ('emitter', 'reader', 'sweeper');
