@@ -55,9 +55,9 @@ BEGIN
         RAISE EXCEPTION 'MP503: extension pg_cron is not installed in database "%"', current_setting('cron.database_name')
             USING ERRCODE = 'MP503', HINT = 'retry=no. Run CREATE EXTENSION pg_cron there.';
     END IF;
-    -- Schedules in seconds came with 1.5.  Without them a sweep fills its
+    -- 1.4.2 calls itself 1.4-1; schedules in seconds came with 1.5.  Without them a sweep fills its
     -- minute, but for the moment it needs to end before the next one starts.
-    seconds := string_to_array(cron_version, '.')::int[] >= ARRAY[1, 5];
+    seconds := regexp_split_to_array(cron_version, '[^0-9]+')::int[] >= ARRAY[1, 5];
     sweep := format('CALL %I.mp_sweep(%s)', '@extschema@', CASE WHEN seconds THEN '9.5' ELSE '59' END);
     RETURN meal_planner.call_cron(
         format('SELECT cron.schedule_in_database(%L, %L, %L, %L)',
