@@ -16,7 +16,7 @@ SQL_BUS = schema error_class event stream idempotency subscription delivery \
 	dead_letter sweep metrics schedule grant_profile
 SQL_MEALS = food starter_unit starter_food starter_measure starter_nutrient recipe \
 	nutrition nutrition_goal meal_plan shopping_list meals_subscriptions
-SQL_PARTS = sql/head.sql $(wildcard $(SQL_BUS:%=sql/bus/%.sql) $(SQL_MEALS:%=sql/meals/%.sql)) sql/bus/privileges.sql
+SQL_PARTS = sql/head.sql $(SQL_BUS:%=sql/bus/%.sql) $(SQL_MEALS:%=sql/meals/%.sql) sql/bus/privileges.sql
 
 EXTENSION = meal_planner
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" meal_planner.control)
