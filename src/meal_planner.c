@@ -1,11 +1,13 @@
 /*
  * meal_planner.c
- *		The front door: settings, shared memory, the clock.
+ *		The front door: settings and shared memory.
+ *
+ * A setting's variable lives where it is used.
  */
 #include "bus/bus.h"
 
-#include <math.h>
-
+#include "bus/clock.h"
+#include "bus/event.h"
 #include "bus/metrics.h"
 #include "bus/position.h"
 #include "bus/wakeup.h"
@@ -17,15 +19,10 @@
 
 MP_MODULE_MAGIC;
 
-int			mp_node_id = 0;
-double		mp_clock_offset = 0;
-int			mp_partition_days = 7;
-int			mp_max_hops = 16;
-int			mp_idempotency_ttl = 86400;
-
 PGDLLEXPORT void _PG_init(void);
 
-PG_FUNCTION_INFO_V1(mp_clock);
+/* Read by sweep_maintain() and ensure_partition(), in SQL. */
+static int	partition_days;
 
 static shmem_startup_hook_type previous_shmem_startup = NULL;
 #ifdef MP_HAVE_SHMEM_REQUEST_HOOK
@@ -67,7 +64,7 @@ _PG_init(void)
 	DefineCustomIntVariable("meal_planner.partition_days",
 							"How many days of events a partition of the log holds.",
 							"Takes effect for partitions made from now on.",
-							&mp_partition_days, 7, 1, 366,
+							&partition_days, 7, 1, 366,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("meal_planner.max_hops",
 							"How many handlers may stand between an event and the client that began it.",
@@ -98,21 +95,4 @@ _PG_init(void)
 		shmem_startup_hook = start_shared_memory;
 	}
 	MarkGUCPrefixReserved("meal_planner");
-}
-
-/* The one clock of all timers. */
-TimestampTz
-mp_clock_now(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (mp_clock_offset != 0)
-		now += (int64) rint(mp_clock_offset * USECS_PER_SEC);
-	return now;
-}
-
-Datum
-mp_clock(PG_FUNCTION_ARGS pg_attribute_unused())
-{
-	PG_RETURN_TIMESTAMPTZ(mp_clock_now());
 }

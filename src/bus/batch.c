@@ -83,6 +83,7 @@ entry_detail(const MpJson *entry, EntryError *error)
 												  CStringGetDatum(pnstrdup(value.text, value.len))));
 	else
 		set_error(error, "MalformedDetail",
+				  problem.line == 0 ? psprintf("MP400: Detail %s", problem.message) :
 				  psprintf("MP400: Detail, line %d, column %d: %s", problem.line, problem.column, problem.message));
 	return NULL;
 }

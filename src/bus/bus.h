@@ -13,6 +13,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "bus/clock.h"
 #include "fmgr.h"
 #include "utils/elog.h"
 #include "utils/timestamp.h"
@@ -25,13 +26,6 @@
 #define MP_ERRCODE_KEY_REUSED	MAKE_SQLSTATE('M', 'P', '4', '2', '2')
 #define MP_ERRCODE_UNAVAILABLE	MAKE_SQLSTATE('M', 'P', '5', '0', '3')
 #define MP_ERRCODE_LOOP			MAKE_SQLSTATE('M', 'P', '5', '0', '8')
-
-/* Settings (meal_planner.c) */
-extern int	mp_node_id;
-extern double mp_clock_offset;
-extern int	mp_partition_days;
-extern int	mp_max_hops;
-extern int	mp_idempotency_ttl;
 
 /* The columns of meal_planner.event, in the order of the table. */
 typedef enum MpEventColumn
@@ -69,9 +63,6 @@ extern Oid	mp_event_type(void);
 extern Oid	mp_owner(void);
 extern void mp_event_from_row(HeapTupleHeader row, MpEvent *event);
 extern Datum mp_event_to_row(const MpEvent *event);
-
-/* clock (meal_planner.c): the one clock of all timers */
-extern TimestampTz mp_clock_now(void);
 
 /*
  * A kept SPI plan: prepared on first use, then for the life of the backend.

@@ -25,6 +25,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 
 /* Arguments of mp_emit_event */
 enum
@@ -42,6 +43,10 @@ enum
 	ARG_DELIVER_AFTER
 };
 
+/* The times that RFC 3339, and so the envelope, can write */
+#define FIRST_TIME	((int64) (date2j(0, 1, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
+#define END_OF_TIME	((int64) (date2j(10000, 1, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
+
 /*
  * Bounds of a partition that this backend has seen: positions between them need
  * no look at the catalog.  Forgotten when a transaction aborts, which may have
@@ -49,6 +54,8 @@ enum
  */
 static int64 partition_lower = 0;
 static int64 partition_upper = 0;
+
+int			mp_max_hops = 16;
 
 PG_FUNCTION_INFO_V1(mp_emit_event);
 
@@ -114,6 +121,8 @@ mp_check_draft(const MpDraft *draft, const char **field)
 	*field = "event_time";
 	if (draft->has_time && TIMESTAMP_NOT_FINITE(draft->time))
 		return "event_time must be finite";
+	if (draft->has_time && (draft->time < FIRST_TIME || draft->time >= END_OF_TIME))
+		return "event_time must lie between the years 0 and 9999";
 	*field = "deliver_after";
 	if (draft->has_deliver_after && TIMESTAMP_NOT_FINITE(draft->deliver_after))
 		return "deliver_after must be finite";

@@ -9,6 +9,10 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+/* Settings meal_planner.max_hops and meal_planner.idempotency_ttl (seconds) */
+extern int	mp_max_hops;
+extern int	mp_idempotency_ttl;
+
 /* What a client wants recorded.  NULL pointers: not given. */
 typedef struct MpDraft
 {

@@ -7,7 +7,9 @@
  * temporary schema, which the server searches first unless told otherwise),
  * and, when the roles differ, its session: what the handler leaves behind for
  * commit time would run as the emitter.  SECURITY_RESTRICTED_OPERATION forbids
- * just that (deferred triggers, temporary objects, SET ROLE).
+ * just that (deferred triggers, temporary objects, SET ROLE).  Settings are
+ * not among it, and a search_path left behind would make the emitter's next
+ * statement the subscriber's: they end with the call.
  */
 #include "bus/handler.h"
 
@@ -77,13 +79,32 @@ invoke(FmgrInfo *function, Datum argument)
 	(void) FunctionCallInvoke(fcinfo);
 }
 
+/*
+ * What a language keeps in an FmgrInfo stands for one running call, and a
+ * handler that emits may be called again inside itself: the inner call gets an
+ * FmgrInfo of its own.
+ */
+static void
+invoke_handler(MpSubscription *subscription, Datum argument)
+{
+	FmgrInfo	nested;
+
+	if (subscription->running == 1)
+	{
+		invoke(&subscription->function, argument);
+		return;
+	}
+	fmgr_info_cxt(subscription->function.fn_oid, &nested, CurrentMemoryContext);
+	invoke(&nested, argument);
+}
+
 static void
 call_handler(MpSubscription *subscription, const MpEvent *events, int count)
 {
 	Oid			caller;
 	int			caller_context;
 	int			context;
-	int			guc_level = 0;
+	int			guc_level;
 
 	mp_subscription_resolve(subscription);
 
@@ -92,13 +113,12 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count)
 	if (subscription->role != GetOuterUserId())
 		context |= SECURITY_RESTRICTED_OPERATION;
 	SetUserIdAndSecContext(subscription->role, context);
+	guc_level = NewGUCNestLevel();
 	if (!subscription->sets_path)
-	{
-		guc_level = NewGUCNestLevel();
 		(void) set_config_option("search_path", subscription->handler_path,
 								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	}
 
+	subscription->running++;
 	for (int i = 0; i < count; i++)
 	{
 		current_hops = mp_event_hops(&events[i]) + 1;
@@ -106,13 +126,15 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count)
 		if (i > 0)
 			CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		invoke(&subscription->function, mp_event_to_row(&events[i]));
+		invoke_handler(subscription, mp_event_to_row(&events[i]));
 		PopActiveSnapshot();
 		MemoryContextReset(CurrentMemoryContext);
 	}
 
-	if (guc_level > 0)
-		AtEOXact_GUC(true, guc_level);
+	subscription->running--;
+
+	/* What the handler set, its own search_path included, goes with it. */
+	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(caller, caller_context);
 }
 
@@ -132,6 +154,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	ErrorContextCallback *caller_error_context = error_context_stack;
 	MemoryContext handler_memory;
 	int			caller_hops = current_hops;
+	int			caller_running = subscription->running;
 	volatile bool succeeded = false;
 	instr_time	start;
 	instr_time	duration;
@@ -161,6 +184,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		 * the handler with its subtransaction.
 		 */
 		current_hops = caller_hops;
+		subscription->running = caller_running;
 		MemoryContextSwitchTo(caller_memory);
 		error = CopyErrorData();
 		if (must_get_through(error->sqlerrcode))

@@ -16,6 +16,8 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+int			mp_idempotency_ttl = 86400;
+
 /* Each part with its length before it, so that parts cannot flow together. */
 static void
 append_part(StringInfo buffer, const void *value)

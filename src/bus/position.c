@@ -75,6 +75,8 @@ typedef struct PositionShared
 	Slot		slot[FLEXIBLE_ARRAY_MEMBER];
 } PositionShared;
 
+int			mp_node_id = 0;
+
 static PositionShared *shared = NULL;
 
 /* This backend's slot while its transaction has appended, else NULL. */
@@ -199,7 +201,9 @@ remember_database(void)
 
 /*
  * The highest number of the position clock that this database has stored.  The
- * log has no index on position alone: one probe per account finds it.
+ * log has no index on position alone: one probe per account finds it.  Other
+ * tables hold numbers of the same clock that are above the last event: ids, the
+ * tokens of workers, and the places where subscriptions start.
  */
 static int64
 highest_stored_position(void)
@@ -213,8 +217,17 @@ highest_stored_position(void)
 		" WHERE e.account OPERATOR(pg_catalog.<) $1"
 		" ORDER BY e.account DESC, e.position DESC LIMIT 1",
 	.types = {TEXTOID}, .in_index_order = true};
-	static MpPlan letters = {
-		.sql = "SELECT pg_catalog.max(l.id) FROM meal_planner.dead_letter l"};
+	/* a subscription may start at a time to come, which is no position given out */
+	static MpPlan others = {
+		.sql = "SELECT pg_catalog.max(o.highest) FROM ("
+		"SELECT pg_catalog.max(l.id) AS highest FROM meal_planner.dead_letter l"
+		" UNION ALL SELECT pg_catalog.max(a.id) FROM meal_planner.alert a"
+		" UNION ALL SELECT pg_catalog.max(d.token) FROM meal_planner.delivery d WHERE d.token IS NOT NULL"
+		" UNION ALL SELECT pg_catalog.max(b.token) FROM meal_planner.worker_batch b"
+		" UNION ALL SELECT pg_catalog.max(c.position) FROM meal_planner.subscription_cursor c"
+		" UNION ALL SELECT pg_catalog.max(s.start_position) FROM meal_planner.subscription s"
+		" WHERE (s.options OPERATOR(pg_catalog.->>) 'start'::pg_catalog.text) IS NULL"
+		" OR (s.options OPERATOR(pg_catalog.->>) 'start'::pg_catalog.text) OPERATOR(pg_catalog.=) 'latest') o"};
 	int64		highest = 0;
 	bool		isnull;
 
@@ -230,12 +243,12 @@ highest_stored_position(void)
 		highest = Max(highest, position);
 		mp_plan_read_latest(&next, &account, NULL, 1);
 	}
-	mp_plan_read_latest(&letters, NULL, NULL, 1);
+	mp_plan_read_latest(&others, NULL, NULL, 1);
 	{
-		Datum		id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		Datum		other = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 		if (!isnull)
-			highest = Max(highest, DatumGetInt64(id));
+			highest = Max(highest, DatumGetInt64(other));
 	}
 	mp_spi_finish();
 	return highest;

@@ -9,6 +9,9 @@
 
 #include "utils/uuid.h"
 
+/* Setting meal_planner.node_id */
+extern int	mp_node_id;
+
 extern Size mp_position_shmem_size(void);
 extern void mp_position_shmem_startup(void);
 

@@ -36,6 +36,7 @@ typedef struct MpSubscription
 	 */
 	bool		resolved;
 	FmgrInfo	function;
+	int			running;		/* calls of it on the stack */
 	Oid			role;
 	bool		sets_path;		/* the function has a SET search_path */
 } MpSubscription;
