@@ -55,17 +55,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment     timestamptz := meal_planner.clock();
-    failed_at  timestamptz;
-    was_status text;
-    letter_id  bigint;
+    moment      timestamptz := meal_planner.clock();
+    failed_at   timestamptz;
+    was_alerted boolean;
+    letter_id   bigint;
 BEGIN
     DELETE FROM meal_planner.delivery d
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
     RETURNING d.first_failed_at INTO failed_at;
 
     -- Taken before the upsert, by which the row would no longer tell.
-    SELECT l.status INTO was_status
+    SELECT l.status = 'dead' AND l.error_type <> 'transient' INTO was_alerted
       FROM meal_planner.dead_letter l
      WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
        FOR UPDATE;
@@ -90,7 +90,7 @@ BEGIN
            discard_reason = NULL
     RETURNING l.id INTO letter_id;
 
-    IF $5 <> 'transient' AND was_status IS DISTINCT FROM 'dead' THEN
+    IF $5 <> 'transient' AND was_alerted IS NOT TRUE THEN
         INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
         VALUES ($1, meal_planner.next_position(), 'dead_letter', letter_id, nullif($2, ''),
                 coalesce($9, $6), moment);
@@ -101,7 +101,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text) IS
-'moves a delivery to the dead letters, opening its row or reopening it; raises an alert unless the error is transient or the row was dead already; returns the id';
+'moves a delivery to the dead letters, opening its row or reopening it; raises an alert when it becomes permanent, not while it stays so; returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,
@@ -184,9 +184,9 @@ BEGIN
            corrected_detail = coalesce($2, l.corrected_detail)
      WHERE l.account = letter.account AND l.id = letter.id;
     INSERT INTO meal_planner.delivery
-           (account, subscription, position, event_id, attempt, next_attempt_at, detail, first_failed_at)
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail)
     VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
-            coalesce($2, letter.corrected_detail), letter.first_failed_at);
+            coalesce($2, letter.corrected_detail));
     RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
 END
 $$;

@@ -140,7 +140,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT meal_planner.envelope(e)
       FROM meal_planner.event e
-     WHERE e.account = $2
+     WHERE e.account = coalesce($2, 'local')
        AND e.position = meal_planner.event_position($1)
        AND e.id = $1
 $$;
@@ -167,7 +167,7 @@ SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in
 AS $$
     SELECT e.position, e.version, meal_planner.envelope(e)
       FROM meal_planner.event e
-     WHERE e.account = $4 AND e.stream = $1 AND e.version >= coalesce($2, 1)
+     WHERE e.account = coalesce($4, 'local') AND e.stream = $1 AND e.version >= coalesce($2, 1)
      ORDER BY e.version
      LIMIT greatest(coalesce($3, 1000), 0)
 $$;

@@ -41,7 +41,7 @@ SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
               sum(behind.events)::bigint AS lag_events,
               extract(epoch FROM meal_planner.clock() - meal_planner.position_time(min(behind.first)))::float8
                   AS lag_seconds
-         FROM (SELECT a.account, coalesce(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
+         FROM (SELECT a.account, greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
                  FROM meal_planner.accounts(s.start_position) a (account)) c
         CROSS JOIN LATERAL (
               SELECT count(*) AS events, min(e.position) AS first

@@ -22,7 +22,9 @@ DECLARE
     home   text := current_setting('cron.database_name', true);
     answer text;
 BEGIN
-    IF home IS NULL THEN
+    -- A line in postgresql.conf is a setting even when nobody loads pg_cron;
+    -- only a real one is listed.
+    IF home IS NULL OR NOT EXISTS (SELECT FROM pg_settings g WHERE g.name = 'cron.database_name') THEN
         RAISE EXCEPTION 'MP503: pg_cron is not loaded'
             USING ERRCODE = 'MP503',
                   HINT = 'retry=no. Add pg_cron to shared_preload_libraries, or call mp_sweep by other means.';

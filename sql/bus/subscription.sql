@@ -21,7 +21,7 @@ COMMENT ON COLUMN meal_planner.subscription.handler IS
 COMMENT ON COLUMN meal_planner.subscription.owner IS 'the role that subscribed; its handler runs as this role';
 COMMENT ON COLUMN meal_planner.subscription.handler_path IS
 'search_path of the handler: the subscriber''s when it subscribed, pg_temp last; never the emitter''s';
-COMMENT ON COLUMN meal_planner.subscription.start_position IS 'where its cursor starts, in every account';
+COMMENT ON COLUMN meal_planner.subscription.start_position IS 'where its cursor starts, in every account; an older cursor, of a time in another mode, counts no more';
 SELECT pg_extension_config_dump('meal_planner.subscription', 'WHERE NOT builtin');
 
 -- Every backend keeps the subscriptions compiled; whoever changes the table,
@@ -66,7 +66,7 @@ BEGIN
                ELSE meal_planner.position_at(start::timestamptz) - 1
            END;
 EXCEPTION
-    WHEN invalid_datetime_format OR datetime_field_overflow THEN
+    WHEN invalid_datetime_format OR datetime_field_overflow OR invalid_parameter_value THEN
         RAISE EXCEPTION 'MP400: start must be latest, earliest or a time'
             USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the option.';
 END

@@ -35,6 +35,9 @@ BEGIN
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
     DELETE FROM meal_planner.delivery d WHERE d.subscription = name;
+    -- Nobody goes on with a replay; its letter must not wait for one for ever.
+    UPDATE meal_planner.dead_letter l SET status = 'dead'
+     WHERE l.subscription = name AND l.status = 'replaying';
     DELETE FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name;
 END
 $$;
@@ -227,6 +230,7 @@ CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT 50
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET jit = off -- the few subscriptions do need a sort, which then seems costly enough to be compiled
 AS $$
 DECLARE
     bound   bigint;
@@ -236,7 +240,7 @@ DECLARE
 BEGIN
     FOR source IN
         SELECT a.account, s.name, s.pattern,
-               coalesce(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
+               greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
           FROM meal_planner.subscription s,
                LATERAL meal_planner.accounts(s.start_position) a (account)
          WHERE s.mode = 'worker' AND s.paused_at IS NULL
@@ -259,7 +263,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
         CONTINUE WHEN NOT FOUND;
         -- The cursor may have moved between the reading and the claim.
-        IF coalesce(meal_planner.cursor_position(source.account, source.name), source.cursor) <> source.cursor THEN
+        IF greatest(meal_planner.cursor_position(source.account, source.name), source.cursor) <> source.cursor THEN
             DELETE FROM meal_planner.worker_batch b
              WHERE b.account = source.account AND b.subscription = source.name AND b.after_position = source.cursor;
             CONTINUE;
@@ -316,14 +320,20 @@ AS $$
 DECLARE
     moment timestamptz := meal_planner.clock();
     ahead  interval := make_interval(days => current_setting('meal_planner.partition_days')::int);
+    stray  bigint;
 BEGIN
     FOR n IN 0 .. 2 LOOP
         PERFORM meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
     END LOOP;
+    -- Rows that found no partition get one of their own time, a few times a sweep.
+    FOR n IN 1 .. 10 LOOP
+        SELECT min(d.position) INTO stray FROM meal_planner.event_default d;
+        EXIT WHEN stray IS NULL OR NOT meal_planner.ensure_partition(stray);
+    END LOOP;
     PERFORM meal_planner.purge_idempotency_keys();
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions and purges expired keys';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one and purges expired keys';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER

@@ -64,13 +64,11 @@ static void
 deliver(MpSubscription *subscription, const MpEvent *event)
 {
 	MpFailure	failure;
+	TimestampTz due = event->nulls[MP_EVENT_DELIVER_AFTER]
+		? DT_NOBEGIN : DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]);
 
-	if (subscription->paused)
-		mp_delivery_schedule(subscription, event, mp_clock_now());
-	else if (!event->nulls[MP_EVENT_DELIVER_AFTER] &&
-			 DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]) > mp_clock_now())
-		mp_delivery_schedule(subscription, event,
-							 DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]));
+	if (subscription->paused || (due != DT_NOBEGIN && due > mp_clock_now()))
+		mp_delivery_schedule(subscription, event, Max(due, mp_clock_now()));
 	else if (!mp_handler_run(subscription, event, 1, &failure))
 		mp_delivery_failed(subscription, event,
 						   &(MpFailedAttempt) {.attempt = 1}, &failure);

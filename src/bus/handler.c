@@ -181,17 +181,19 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 
 		/*
 		 * The server undoes role, settings, snapshots and SPI connections of
-		 * the handler with its subtransaction.
+		 * the handler with its subtransaction, which has to end here also when
+		 * the error goes on: nobody above knows of it.
 		 */
 		current_hops = caller_hops;
 		subscription->running = caller_running;
 		MemoryContextSwitchTo(caller_memory);
 		error = CopyErrorData();
-		if (must_get_through(error->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller_memory);
+		CurrentResourceOwner = caller_owner;
+		if (must_get_through(error->sqlerrcode))
+			ReThrowError(error);
 		*failure = failure_of_error(error);
 		FreeErrorData(error);
 	}

@@ -64,13 +64,14 @@ sub sweep
 	return;
 }
 
-# sweep_until_idle(node, database): sweep, with the clock ever further ahead,
-# until nothing is scheduled or running any more.
+# sweep_until_idle(node, database, from): sweep, with the clock ever further
+# ahead, until nothing is scheduled or running any more.
 sub sweep_until_idle
 {
-	my ($node, $database) = @_;
+	my ($node, $database, $from) = @_;
 
-	for (my $ahead = 0; $ahead <= 600; $ahead += 40)
+	$from //= 0;
+	for (my $ahead = $from; $ahead <= $from + 600; $ahead += 40)
 	{
 		sweep($node, $database, $ahead);
 		return 1
