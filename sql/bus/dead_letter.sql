@@ -64,31 +64,35 @@ BEGIN
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
     RETURNING d.first_failed_at INTO failed_at;
 
-    -- Taken before the upsert, by which the row would no longer tell.
-    SELECT l.status = 'dead' AND l.error_type <> 'transient' INTO was_alerted
-      FROM meal_planner.dead_letter l
-     WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
-       FOR UPDATE;
-
+    -- Two may come at once: one makes the row, the other waits for it and then
+    -- finds what it was.
     INSERT INTO meal_planner.dead_letter AS l
            (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
             error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at)
     VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
             $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment)
-    ON CONFLICT (account, subscription, position) DO UPDATE
-       SET error_type = excluded.error_type,
-           reason = excluded.reason,
-           "sqlstate" = excluded."sqlstate",
-           error_message = excluded.error_message,
-           error_detail = excluded.error_detail,
-           error_hint = excluded.error_hint,
-           error_context = excluded.error_context,
-           retry_count = excluded.retry_count,
-           status = 'dead',
-           dead_at = excluded.dead_at,
-           settled_at = NULL,
-           discard_reason = NULL
+    ON CONFLICT (account, subscription, position) DO NOTHING
     RETURNING l.id INTO letter_id;
+    IF letter_id IS NULL THEN
+        SELECT l.id, l.status = 'dead' AND l.error_type <> 'transient' INTO letter_id, was_alerted
+          FROM meal_planner.dead_letter l
+         WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
+           FOR UPDATE;
+        UPDATE meal_planner.dead_letter l
+           SET error_type = $5,
+               reason = $6,
+               "sqlstate" = $8,
+               error_message = $9,
+               error_detail = $10,
+               error_hint = $11,
+               error_context = $12,
+               retry_count = $7,
+               status = 'dead',
+               dead_at = moment,
+               settled_at = NULL,
+               discard_reason = NULL
+         WHERE l.account = $1 AND l.id = letter_id;
+    END IF;
 
     IF $5 <> 'transient' AND was_alerted IS NOT TRUE THEN
         INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
@@ -178,15 +182,20 @@ BEGIN
                   HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
     END IF;
 
+    INSERT INTO meal_planner.delivery
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail)
+    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
+            coalesce($2, letter.corrected_detail))
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- sent here by hand while its retries go on
+        RETURN 'retry';
+    END IF;
     UPDATE meal_planner.dead_letter l
        SET status = 'replaying',
            replay_count = l.replay_count + 1,
            corrected_detail = coalesce($2, l.corrected_detail)
      WHERE l.account = letter.account AND l.id = letter.id;
-    INSERT INTO meal_planner.delivery
-           (account, subscription, position, event_id, attempt, next_attempt_at, detail)
-    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
-            coalesce($2, letter.corrected_detail));
     RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
 END
 $$;

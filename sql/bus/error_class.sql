@@ -3,6 +3,30 @@
 -- them for one subscription.  The most specific row wins; without one an error
 -- is transient.
 
+-- Rows that the extension ships are not dumped: CREATE EXTENSION brings them.
+-- One that a user changes becomes the user's, is dumped, and takes the place of
+-- the shipped one when it is restored.  Arguments: the key columns.
+CREATE FUNCTION meal_planner.keep_user_version() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    same_key text;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        NEW.builtin := false;
+    ELSE
+        SELECT string_agg(format('t.%1$I = ($1).%1$I', k.key), ' AND ') INTO same_key
+          FROM unnest(TG_ARGV) AS k (key);
+        EXECUTE format('DELETE FROM %I.%I t WHERE t.builtin AND %s', TG_TABLE_SCHEMA, TG_TABLE_NAME, same_key)
+          USING NEW;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.keep_user_version() IS
+'a shipped row that is changed becomes the user''s; a restored one replaces the shipped one';
+
 CREATE TABLE meal_planner.error_class (
     service text NOT NULL,
     code    text NOT NULL,
@@ -14,6 +38,10 @@ CREATE TABLE meal_planner.error_class (
 COMMENT ON TABLE meal_planner.error_class IS
 'class of an error by service and code; permanent goes to the dead letters at once, every other class is retried';
 SELECT pg_extension_config_dump('meal_planner.error_class', 'WHERE NOT builtin');
+CREATE TRIGGER keep_user_version BEFORE UPDATE ON meal_planner.error_class
+    FOR EACH ROW WHEN (old.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('service', 'code');
+CREATE TRIGGER replace_shipped BEFORE INSERT ON meal_planner.error_class
+    FOR EACH ROW WHEN (NOT new.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('service', 'code');
 
 INSERT INTO meal_planner.error_class (service, code, class, builtin)
 SELECT 'postgres', code, class, true

@@ -96,8 +96,9 @@ BEGIN
     RETURN true;
 EXCEPTION
     -- The emitter's own query reads the log, or somebody holds a lock on it:
-    -- the default partition takes the rows until the next call succeeds.
-    WHEN object_in_use OR lock_not_available OR deadlock_detected THEN
+    -- the default partition takes the rows until the next call succeeds.  Or it
+    -- was just made, unseen by the snapshot of this transaction.
+    WHEN object_in_use OR lock_not_available OR deadlock_detected OR duplicate_table THEN
         RETURN false;
 END
 $$;
@@ -135,7 +136,8 @@ Returns {"FailedEntryCount":n,"Entries":[{"EventId"}|{"ErrorCode","ErrorMessage"
 
 CREATE FUNCTION @extschema@.mp_event(event_id uuid, account text DEFAULT 'local')
 RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE sql VOLATILE -- sees what the same statement has emitted
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT meal_planner.envelope(e)
@@ -161,7 +163,7 @@ Errors: MP400 for a bad pattern, MP503 without shared_preload_libraries, MP409 i
 CREATE FUNCTION @extschema@.mp_read_stream(
     stream text, from_version bigint DEFAULT 1, max_events int DEFAULT 1000, account text DEFAULT 'local')
 RETURNS TABLE ("position" bigint, version bigint, event jsonb)
-LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
+LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1000
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
 AS $$

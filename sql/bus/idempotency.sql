@@ -19,7 +19,7 @@ AS $$
     WITH expired AS (
         SELECT k.account, k.scope, k.key
           FROM meal_planner.idempotency_key k
-         WHERE k.expires_at <= meal_planner.clock()
+         WHERE k.expires_at <= (SELECT meal_planner.clock()) -- once, so that the index can be asked
          ORDER BY k.expires_at
          LIMIT max_keys
            FOR UPDATE SKIP LOCKED),

@@ -17,7 +17,7 @@ SELECT e.account, e.detail_type, e.source, count(*) AS events_last_hour,
        count(*) FILTER (WHERE e.position >= meal_planner.position_at(meal_planner.clock() - interval '1 minute'))
            AS events_last_minute
   FROM meal_planner.event e
- WHERE e.position >= meal_planner.position_at(meal_planner.clock() - interval '1 hour')
+ WHERE e.position >= (SELECT meal_planner.position_at(meal_planner.clock() - interval '1 hour'))
  GROUP BY e.account, e.detail_type, e.source;
 COMMENT ON VIEW @extschema@.mp_event_rates IS 'events of the last minute and hour by account, type and source';
 

@@ -23,6 +23,10 @@ COMMENT ON COLUMN meal_planner.subscription.handler_path IS
 'search_path of the handler: the subscriber''s when it subscribed, pg_temp last; never the emitter''s';
 COMMENT ON COLUMN meal_planner.subscription.start_position IS 'where its cursor starts, in every account; an older cursor, of a time in another mode, counts no more';
 SELECT pg_extension_config_dump('meal_planner.subscription', 'WHERE NOT builtin');
+CREATE TRIGGER keep_user_version BEFORE UPDATE ON meal_planner.subscription
+    FOR EACH ROW WHEN (old.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('name');
+CREATE TRIGGER replace_shipped BEFORE INSERT ON meal_planner.subscription
+    FOR EACH ROW WHEN (NOT new.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('name');
 
 -- Every backend keeps the subscriptions compiled; whoever changes the table,
 -- by whatever way, tells them all.

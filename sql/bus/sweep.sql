@@ -32,6 +32,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM meal_planner.require_subscription(name);
+    IF EXISTS (SELECT FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name AND s.builtin) THEN
+        RAISE EXCEPTION 'MP409: subscription "%" belongs to the extension', name
+            USING ERRCODE = 'MP409', HINT = 'retry=no. Pause it with mp_pause_subscription.';
+    END IF;
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
     DELETE FROM meal_planner.delivery d WHERE d.subscription = name;
@@ -42,7 +46,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_unsubscribe(text) IS
-'removes a subscription with its cursors and live deliveries; its dead letters stay. MP404';
+'removes a subscription with its cursors and live deliveries; its dead letters stay. MP404, MP409 for one that the extension ships';
 
 CREATE FUNCTION meal_planner.sweep_begin(max_seconds float8) RETURNS bigint
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -54,6 +58,11 @@ CREATE FUNCTION meal_planner.sweep_end() RETURNS void
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_sweep_end';
 COMMENT ON FUNCTION meal_planner.sweep_end() IS 'gives the token of this session up';
+
+CREATE FUNCTION meal_planner.sweep_token() RETURNS bigint
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_token';
+COMMENT ON FUNCTION meal_planner.sweep_token() IS 'the token of this session''s sweep; NULL when it has none';
 
 CREATE FUNCTION meal_planner.sweep_time_left() RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -87,12 +96,13 @@ COMMENT ON FUNCTION meal_planner.run_batch(text, text, bigint, bigint) IS
 CREATE FUNCTION meal_planner.reap_dead_workers() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- few rows run, many may wait: by the index
 AS $$
 DECLARE
     dead     bigint;
     orphan   meal_planner.delivery;
     batch    meal_planner.worker_batch;
-    isolated int;
+    isolated bigint[];
 BEGIN
     FOR dead IN
         SELECT d.token FROM meal_planner.delivery d WHERE d.token IS NOT NULL
@@ -107,26 +117,26 @@ BEGIN
         FOR batch IN
             DELETE FROM meal_planner.worker_batch b WHERE b.token = dead RETURNING *
         LOOP
-            INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at)
-            SELECT e.account, batch.subscription, e.position, e.id,
-                   greatest(meal_planner.clock(), e.deliver_after)
-              FROM meal_planner.event e
-              JOIN meal_planner.subscription s ON s.name = batch.subscription
-             WHERE e.account = batch.account AND e.position > batch.after_position AND e.position <= batch.up_to
-               AND meal_planner.matches(s.pattern, e)
-            ON CONFLICT DO NOTHING;
-            GET DIAGNOSTICS isolated = ROW_COUNT;
+            WITH taken AS (
+                INSERT INTO meal_planner.delivery AS d (account, subscription, position, event_id, next_attempt_at)
+                SELECT e.account, batch.subscription, e.position, e.id,
+                       greatest(meal_planner.clock(), e.deliver_after)
+                  FROM meal_planner.event e
+                  JOIN meal_planner.subscription s ON s.name = batch.subscription
+                 WHERE e.account = batch.account AND e.position > batch.after_position AND e.position <= batch.up_to
+                   AND meal_planner.matches(s.pattern, e)
+                ON CONFLICT DO NOTHING
+                RETURNING d.position, d.next_attempt_at)
+            -- a delayed event was not run
+            SELECT array_agg(t.position) INTO isolated FROM taken t WHERE t.next_attempt_at <= meal_planner.clock();
             PERFORM meal_planner.move_cursor(batch.account, batch.subscription, batch.after_position, batch.up_to);
-            IF isolated = 1 THEN
+            IF cardinality(isolated) = 1 THEN
                 UPDATE meal_planner.delivery d
                    SET attempt = 1
                  WHERE d.account = batch.account AND d.subscription = batch.subscription
-                   AND d.position > batch.after_position AND d.position <= batch.up_to;
-                PERFORM meal_planner.fail_delivery(d.account, d.subscription, d.position, true,
-                                                   NULL, 'the worker died while the handler ran')
-                   FROM meal_planner.delivery d
-                  WHERE d.account = batch.account AND d.subscription = batch.subscription
-                    AND d.position > batch.after_position AND d.position <= batch.up_to;
+                   AND d.position = isolated[1];
+                PERFORM meal_planner.fail_delivery(batch.account, batch.subscription, isolated[1], true,
+                                                   NULL, 'the worker died while the handler ran');
             END IF;
         END LOOP;
     END LOOP;
@@ -144,16 +154,21 @@ CREATE FUNCTION meal_planner.accounts(after_position bigint) RETURNS SETOF text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- one index probe per account and partition, however many events there are
+    -- Two index probes per account and partition, however many events there
+    -- are.  The position is asked for account by account: as a condition of the
+    -- first probe it would walk through all that an account has before it.
     WITH RECURSIVE known (account) AS (
-        SELECT (SELECT e.account FROM meal_planner.event e
-                 WHERE e.position > $1 ORDER BY e.account LIMIT 1)
+        SELECT (SELECT e.account FROM meal_planner.event e ORDER BY e.account LIMIT 1)
         UNION ALL
         SELECT (SELECT e.account FROM meal_planner.event e
-                 WHERE e.position > $1 AND e.account > k.account ORDER BY e.account LIMIT 1)
+                 WHERE e.account > k.account ORDER BY e.account LIMIT 1)
           FROM known k
          WHERE k.account IS NOT NULL)
-    SELECT k.account FROM known k WHERE k.account IS NOT NULL
+    SELECT k.account
+      FROM known k
+     WHERE (SELECT e.position FROM meal_planner.event e
+             WHERE e.account = k.account AND e.position > $1
+             ORDER BY e.account, e.position LIMIT 1) IS NOT NULL
 $$;
 COMMENT ON FUNCTION meal_planner.accounts(bigint) IS 'accounts that have events after a position';
 
@@ -186,20 +201,33 @@ COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 CREATE FUNCTION meal_planner.claim_delivery(token bigint) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET jit = off -- the accounts do need a sort, which then seems costly enough to be compiled
 AS $$
 #variable_conflict use_column
 DECLARE
+    moment      timestamptz := meal_planner.clock();
     due_account text;
     claimed     meal_planner.claim;
 BEGIN
-    -- Which accounts have something due is asked across accounts; the claim
-    -- itself is one account's.
+    -- Which accounts have something due is asked across accounts, by one index
+    -- probe each, however many deliveries wait; the claim itself is one
+    -- account's.
     FOR due_account IN
-        SELECT d.account
-          FROM meal_planner.delivery d
-         WHERE d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
-         GROUP BY d.account
-         ORDER BY min(d.next_attempt_at)
+        WITH RECURSIVE known (account) AS (
+            SELECT (SELECT d.account FROM meal_planner.delivery d
+                     WHERE d.token IS NULL ORDER BY d.account LIMIT 1)
+            UNION ALL
+            SELECT (SELECT d.account FROM meal_planner.delivery d
+                     WHERE d.token IS NULL AND d.account > k.account ORDER BY d.account LIMIT 1)
+              FROM known k
+             WHERE k.account IS NOT NULL)
+        SELECT k.account
+          FROM known k,
+               LATERAL (SELECT min(d.next_attempt_at) AS due FROM meal_planner.delivery d
+                         WHERE d.account = k.account AND d.token IS NULL) first
+         WHERE first.due <= moment
+         ORDER BY first.due
     LOOP
         -- A plain subquery could be run once per row of the join, and each run
         -- would lock another delivery.
@@ -207,7 +235,7 @@ BEGIN
             SELECT d.subscription, d.position
               FROM meal_planner.delivery d
               JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
-             WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+             WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= moment
              ORDER BY d.next_attempt_at
              LIMIT 1
                FOR UPDATE OF d SKIP LOCKED)
@@ -304,10 +332,25 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- Only what this session has claimed and still holds: the argument may come
+    -- from anybody, and the subscription may be another one by now.
     IF claimed.up_to IS NULL THEN
-        PERFORM meal_planner.attempt_delivery(claimed.account, claimed.subscription, claimed.position);
+        PERFORM FROM meal_planner.delivery d
+          WHERE d.account = claimed.account AND d.subscription = claimed.subscription
+            AND d.position = claimed.position AND d.token = meal_planner.sweep_token()
+            FOR UPDATE;
+        IF FOUND THEN
+            PERFORM meal_planner.attempt_delivery(claimed.account, claimed.subscription, claimed.position);
+        END IF;
     ELSIF claimed.up_to > claimed.position THEN
-        PERFORM meal_planner.run_batch(claimed.account, claimed.subscription, claimed.position, claimed.up_to);
+        PERFORM FROM meal_planner.worker_batch b
+          WHERE b.account = claimed.account AND b.subscription = claimed.subscription
+            AND b.after_position = claimed.position AND b.up_to = claimed.up_to
+            AND b.token = meal_planner.sweep_token()
+            FOR UPDATE;
+        IF FOUND THEN
+            PERFORM meal_planner.run_batch(claimed.account, claimed.subscription, claimed.position, claimed.up_to);
+        END IF;
     END IF;
 END
 $$;

@@ -61,7 +61,7 @@ typedef struct MpEvent
 extern Oid	mp_event_relation(void);
 extern Oid	mp_event_type(void);
 extern Oid	mp_owner(void);
-extern void mp_event_from_row(HeapTupleHeader row, MpEvent *event);
+extern bool mp_event_from_row(HeapTupleHeader row, MpEvent *event);
 extern Datum mp_event_to_row(const MpEvent *event);
 
 /*

@@ -83,8 +83,20 @@ mp_owner(void)
 	return owner;
 }
 
-/* Takes a row of the log apart; the values point into the row. */
-void
+static bool
+is_nullable(MpEventColumn column)
+{
+	return column == MP_EVENT_STREAM || column == MP_EVENT_VERSION ||
+		column == MP_EVENT_DELIVER_AFTER || column == MP_EVENT_IDEMPOTENCY_KEY;
+}
+
+/*
+ * Takes a row of the log apart; the values point into the row.  False for a row
+ * of NULLs, which is what an outer join makes of an event that is not there.
+ * The type is anybody's to use, so that a row need not be the log's: its NULLs
+ * are checked as the table would.
+ */
+bool
 mp_event_from_row(HeapTupleHeader row, MpEvent *event)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
@@ -101,6 +113,15 @@ mp_event_from_row(HeapTupleHeader row, MpEvent *event)
 	ReleaseTupleDesc(desc);
 	pfree(values);
 	pfree(nulls);
+
+	if (event->nulls[MP_EVENT_ID])
+		return false;
+	for (int i = 0; i < MP_EVENT_COLUMNS; i++)
+		if (event->nulls[i] && !is_nullable(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("column %d of an event must not be NULL", i + 1)));
+	return true;
 }
 
 /* An event as a value of type meal_planner.event, the argument of handlers. */

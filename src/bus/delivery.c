@@ -156,7 +156,7 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 	desc = SPI_tuptable->tupdesc;
 
 	memset(delivery, 0, sizeof(*delivery));
-	mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(row, desc, 1, &isnull)), &delivery->event);
+	(void) mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(row, desc, 1, &isnull)), &delivery->event);
 	value = SPI_getbinval(row, desc, 2, &isnull);
 	if (!isnull)
 		delivery->event.values[MP_EVENT_DETAIL] = value;
@@ -188,7 +188,8 @@ finish_delivery(Datum account, Datum subscription, Datum position)
 		.sql = "UPDATE meal_planner.dead_letter l"
 		" SET status = 'resolved', settled_at = meal_planner.clock()"
 		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.subscription OPERATOR(pg_catalog.=) $2"
-		" AND l.position OPERATOR(pg_catalog.=) $3 AND l.status OPERATOR(pg_catalog.=) 'replaying'",
+		" AND l.position OPERATOR(pg_catalog.=) $3"
+		" AND l.status OPERATOR(pg_catalog.=) ANY (ARRAY['replaying', 'dead'])",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
 	Datum		values[3] = {account, subscription, position};
 

@@ -26,6 +26,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
+#include "utils/inval.h"
 
 /* Arguments of mp_emit_event */
 enum
@@ -50,10 +51,11 @@ enum
 /*
  * Bounds of a partition that this backend has seen: positions between them need
  * no look at the catalog.  Forgotten when a transaction aborts, which may have
- * been the one that made it.
+ * been the one that made it, and when partitions come or go.
  */
 static int64 partition_lower = 0;
 static int64 partition_upper = 0;
+static Oid	partitioned_relation = InvalidOid;
 
 int			mp_max_hops = 16;
 
@@ -74,7 +76,7 @@ envelope_text(const text *value)
 const char *
 mp_check_draft(const MpDraft *draft, const char **field)
 {
-	static MpEnvelopeError error;
+	MpEnvelopeError error;
 	MpEnvelope	envelope;
 	Datum	   *resources = NULL;
 	bool	   *nulls = NULL;
@@ -115,7 +117,7 @@ mp_check_draft(const MpDraft *draft, const char **field)
 	if (!mp_envelope_check(&envelope, &error))
 	{
 		*field = error.field;
-		return error.message;
+		return pstrdup(error.message);
 	}
 
 	*field = "event_time";
@@ -191,6 +193,14 @@ forget_partition_of_subtransaction(SubXactEvent event, SubTransactionId mine pg_
 		partition_upper = 0;
 }
 
+/* A partition that was dropped, with the extension perhaps; no catalog access here. */
+static void
+forget_partition_of_relation(Datum arg pg_attribute_unused(), Oid relation)
+{
+	if (relation == InvalidOid || relation == partitioned_relation)
+		partition_upper = 0;
+}
+
 static bool
 look_up_partition(int64 position)
 {
@@ -201,6 +211,7 @@ look_up_partition(int64 position)
 	Datum		value = Int64GetDatum(position);
 	bool		isnull;
 
+	partitioned_relation = mp_event_relation();
 	mp_plan_read_latest(&plan, &value, NULL, 1);
 	if (SPI_processed == 0)
 		return false;
@@ -228,6 +239,7 @@ ensure_partition(int64 position)
 	{
 		RegisterXactCallback(forget_partition, NULL);
 		RegisterSubXactCallback(forget_partition_of_subtransaction, NULL);
+		CacheRegisterRelcacheCallback(forget_partition_of_relation, (Datum) 0);
 		registered = true;
 	}
 	if (look_up_partition(position) || mp_handler_hops() > 0)
@@ -264,6 +276,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 	MpEvent		event;
 	int64		position;
 	bytea	   *fingerprint = NULL;
+	TimestampTz now = mp_clock_now();
 	int			hops = mp_handler_hops();
 
 	if (hops > mp_max_hops)
@@ -282,7 +295,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 		MpKeyState	state;
 
 		fingerprint = mp_draft_fingerprint(draft);
-		state = mp_key_look_up(draft, fingerprint, &result->id);
+		state = mp_key_look_up(draft, fingerprint, now, &result->id);
 		if (state != MP_KEY_FREE)
 		{
 			mp_spi_finish();
@@ -309,7 +322,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 	mp_position_make_uuid(position, &result->id);
 	if (draft->idempotency_key)
 	{
-		MpKeyState	state = mp_key_claim(draft, fingerprint, &result->id);
+		MpKeyState	state = mp_key_claim(draft, fingerprint, now, &result->id);
 
 		if (state != MP_KEY_FREE)
 		{
@@ -324,7 +337,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 	event.values[MP_EVENT_ID] = UUIDPGetDatum(&result->id);
 	set_text(&event, MP_EVENT_DETAIL_TYPE, draft->detail_type);
 	set_text(&event, MP_EVENT_SOURCE, draft->source);
-	event.values[MP_EVENT_TIME] = TimestampTzGetDatum(draft->has_time ? draft->time : mp_clock_now());
+	event.values[MP_EVENT_TIME] = TimestampTzGetDatum(draft->has_time ? draft->time : now);
 	set_text(&event, MP_EVENT_REGION, draft->region);
 	event.values[MP_EVENT_RESOURCES] = PointerGetDatum(draft->resources);
 	event.values[MP_EVENT_DETAIL] = JsonbPGetDatum(draft->detail);

@@ -63,9 +63,10 @@ typedef enum MpKeyState
 	MP_KEY_OTHER
 } MpKeyState;
 
+/* The moment at which keys expire has to be the same in both calls. */
 extern bytea *mp_draft_fingerprint(const MpDraft *draft);
-extern MpKeyState mp_key_look_up(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id);
-extern MpKeyState mp_key_claim(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id);
+extern MpKeyState mp_key_look_up(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
+extern MpKeyState mp_key_claim(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
 
 
 #endif							/* MP_BUS_EVENT_H */

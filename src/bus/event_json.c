@@ -331,7 +331,8 @@ mp_matches_event(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	pattern = pattern_of_call(fcinfo, PG_GETARG_JSONB_P(0));
-	mp_event_from_row(PG_GETARG_HEAPTUPLEHEADER(1), &event);
+	if (!mp_event_from_row(PG_GETARG_HEAPTUPLEHEADER(1), &event))
+		PG_RETURN_NULL();
 	json = mp_json_of_event(&event);
 	PG_RETURN_BOOL(mp_pattern_match(pattern, &mp_json_reader, &json));
 }
@@ -407,9 +408,7 @@ mp_envelope(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	mp_event_from_row(PG_GETARG_HEAPTUPLEHEADER(0), &event);
-	/* a row of NULLs is what an outer join makes of a missing event */
-	if (event.nulls[MP_EVENT_ID])
+	if (!mp_event_from_row(PG_GETARG_HEAPTUPLEHEADER(0), &event))
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(mp_event_envelope(&event));
 }

@@ -33,17 +33,17 @@ mp_handler_hops(void)
 	return current_hops;
 }
 
-/* The error of somebody or something else, not of the handler. */
+/*
+ * The error of somebody or something else, not of the handler.  A shutdown of
+ * this server is FATAL and never comes here; 57P01 as an ERROR is news of
+ * another server, which a handler spoke to.
+ */
 static bool
 must_get_through(int sqlerrcode)
 {
 	switch (sqlerrcode)
 	{
 		case ERRCODE_QUERY_CANCELED:
-		case ERRCODE_ADMIN_SHUTDOWN:
-		case ERRCODE_CRASH_SHUTDOWN:
-		case ERRCODE_CANNOT_CONNECT_NOW:
-		case ERRCODE_DATABASE_DROPPED:
 		case ERRCODE_OUT_OF_MEMORY:
 			return true;
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
@@ -99,7 +99,7 @@ invoke_handler(MpSubscription *subscription, Datum argument)
 }
 
 static void
-call_handler(MpSubscription *subscription, const MpEvent *events, int count)
+call_handler(MpSubscription *subscription, const MpEvent *events, int count, MemoryContext per_call)
 {
 	Oid			caller;
 	int			caller_context;
@@ -128,7 +128,7 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		invoke_handler(subscription, mp_event_to_row(&events[i]));
 		PopActiveSnapshot();
-		MemoryContextReset(CurrentMemoryContext);
+		MemoryContextReset(per_call);
 	}
 
 	subscription->running--;
@@ -169,7 +169,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	{
 		/* The context of an error is to be the handler's, not how it was reached. */
 		error_context_stack = NULL;
-		call_handler(subscription, events, count);
+		call_handler(subscription, events, count, handler_memory);
 		current_hops = caller_hops;
 		error_context_stack = caller_error_context;
 		ReleaseCurrentSubTransaction();

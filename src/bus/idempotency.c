@@ -68,7 +68,7 @@ read_answer(bytea *fingerprint, pg_uuid_t *id)
 
 /* What a key stands for.  SPI is connected. */
 MpKeyState
-mp_key_look_up(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
+mp_key_look_up(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id)
 {
 	static MpPlan plan = {
 		.sql = "SELECT k.fingerprint, k.event_id FROM meal_planner.idempotency_key k"
@@ -77,7 +77,7 @@ mp_key_look_up(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
 	.types = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum		values[4] = {
 		PointerGetDatum(draft->account), PointerGetDatum(draft->source),
-		PointerGetDatum(draft->idempotency_key), TimestampTzGetDatum(mp_clock_now())
+		PointerGetDatum(draft->idempotency_key), TimestampTzGetDatum(now)
 	};
 
 	mp_plan_execute(&plan, values, NULL, 1);
@@ -90,7 +90,7 @@ mp_key_look_up(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
  * connected.
  */
 MpKeyState
-mp_key_claim(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
+mp_key_claim(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id)
 {
 	static MpPlan plan = {
 		.sql = "INSERT INTO meal_planner.idempotency_key AS k"
@@ -99,7 +99,6 @@ mp_key_claim(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
 		" SET fingerprint = excluded.fingerprint, event_id = excluded.event_id, expires_at = excluded.expires_at"
 		" WHERE k.expires_at OPERATOR(pg_catalog.<=) $7",
 	.types = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	TimestampTz now = mp_clock_now();
 	Datum		values[7] = {
 		PointerGetDatum(draft->account), PointerGetDatum(draft->source),
 		PointerGetDatum(draft->idempotency_key), PointerGetDatum(fingerprint), UUIDPGetDatum(id),
@@ -109,5 +108,5 @@ mp_key_claim(const MpDraft *draft, bytea *fingerprint, pg_uuid_t *id)
 	mp_plan_execute(&plan, values, NULL, 0);
 	if (SPI_processed > 0)
 		return MP_KEY_FREE;
-	return mp_key_look_up(draft, fingerprint, id);
+	return mp_key_look_up(draft, fingerprint, now, id);
 }

@@ -23,6 +23,7 @@
 #include "bus/bus.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "bus/position.h"
 #include "bus/wakeup.h"
 #include "common/hashfn.h"
@@ -265,6 +266,12 @@ ensure_clock(void)
 	mp_require_preload();
 	if (clock_is_ready)
 		return;
+	/* Who appends on the primary is not known here, nor how far it has come. */
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: positions are not available on a standby"),
+				 errhint("retry=yes. Use the primary.")));
 	if (!database_is_known())
 	{
 		raise_clock(mp_position_tick(highest_stored_position()));
@@ -379,13 +386,6 @@ mp_position_read_bound(const char *account, int account_len)
 	uint64		bound;
 
 	ensure_clock();
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_CONFLICT),
-				 errmsg("MP409: cannot read the log in a REPEATABLE READ or SERIALIZABLE transaction"),
-				 errdetail("Its snapshot may be older than the position up to which the log is complete, so that events would be skipped."),
-				 errhint("retry=no. Read the log in a READ COMMITTED transaction.")));
-
 	bound = pg_atomic_read_u64(&shared->clock);
 	pg_memory_barrier();
 	for (int i = 0; i < shared->slots; i++)
@@ -404,6 +404,17 @@ mp_position_read_bound(const char *account, int account_len)
 			bound = lowest;
 	}
 	return mp_position_last_of_tick((int64) bound);
+}
+
+void
+mp_require_read_committed(void)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_CONFLICT),
+				 errmsg("MP409: cannot read the log in a REPEATABLE READ or SERIALIZABLE transaction"),
+				 errdetail("Its snapshot may be older than the position up to which the log is complete, so that events would be skipped."),
+				 errhint("retry=no. Read the log in a READ COMMITTED transaction.")));
 }
 
 void

@@ -37,6 +37,9 @@ extern void mp_position_make_uuid(int64 position, pg_uuid_t *id);
  */
 extern int64 mp_position_read_bound(const char *account, int account_len);
 
+/* Errors out where a statement's snapshot may be older than the bound. */
+extern void mp_require_read_committed(void);
+
 /* Raises the clock above a position that came from elsewhere (a restore). */
 extern void mp_position_observe(int64 position);
 

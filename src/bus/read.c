@@ -43,7 +43,7 @@ return_page(Reading *reading, SPITupleTable *rows, uint64 count)
 		bool		nulls[2] = {false, false};
 
 		MemoryContextReset(page);
-		mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
+		(void) mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
 						  &event);
 		reading->position = mp_event_position(&event);
 		json = mp_json_of_event(&event);
@@ -75,6 +75,7 @@ mp_read_events(PG_FUNCTION_ARGS)
 	bool		at_end = false;
 
 	mp_require_preload();
+	mp_require_read_committed();
 	if (!PG_ARGISNULL(2))
 		reading.pattern = mp_compile_pattern(PG_GETARG_JSONB_P(2), CurrentMemoryContext);
 	reading.store = mp_begin_rows(fcinfo, &reading.desc);

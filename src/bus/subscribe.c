@@ -12,12 +12,15 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
 #include "miscadmin.h"
 #include "pgcompat.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/varlena.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(mp_subscribe);
@@ -56,8 +59,24 @@ static char *
 path_of_caller(void)
 {
 	const char *path = GetConfigOption("search_path", false, false);
+	StringInfoData fit;
+	List	   *names;
+	ListCell   *cell;
 
-	return path[0] ? psprintf("%s, pg_temp", path) : pstrdup("pg_catalog, pg_temp");
+	initStringInfo(&fit);
+	if (!SplitIdentifierString(pstrdup(path), ',', &names))
+		elog(ERROR, "invalid search_path \"%s\"", path);
+	foreach(cell, names)
+	{
+		const char *name = lfirst(cell);
+
+		if (strcmp(name, "pg_temp") != 0)
+			appendStringInfo(&fit, "%s, ", quote_identifier(name));
+	}
+	if (fit.len == 0)
+		appendStringInfoString(&fit, "pg_catalog, ");
+	appendStringInfoString(&fit, "pg_temp");
+	return fit.data;
 }
 
 static void
@@ -80,6 +99,7 @@ check_handler(Oid handler, const char *mode)
 				 errmsg("MP403: permission denied for handler %s", format_procedure(handler)),
 				 errhint("retry=no. It would run as \"%s\", who may not execute it.",
 						 GetUserNameFromId(GetUserId(), false))));
+	(void) mp_handler_sets_path(handler);
 }
 
 Datum

@@ -31,6 +31,8 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/varlena.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -148,7 +150,9 @@ column_text(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
 static MpMode
 mode_of(const char *name)
 {
-	return name[0] == 'i' ? MP_INLINE : name[0] == 'w' ? MP_WORKER : MP_PULL;
+	if (strcmp(name, "inline") == 0)
+		return MP_INLINE;
+	return strcmp(name, "worker") == 0 ? MP_WORKER : MP_PULL;
 }
 
 static void
@@ -222,12 +226,10 @@ build(void)
 {
 	static MpPlan plan = {
 		.sql = "SELECT s.name, s.mode, s.handler, s.owner, s.handler_path, s.options, s.pattern,"
-		" s.paused_at IS NOT NULL, s.tableoid FROM meal_planner.subscription s"
-		" ORDER BY s.name COLLATE \"C\""};
+		" s.paused_at IS NOT NULL FROM meal_planner.subscription s"
+		" ORDER BY s.name COLLATE pg_catalog.\"C\""};
 	MemoryContext context;
 	MpSubscriptions *set;
-	bool		isnull;
-
 	register_callbacks();
 	/* Under the current context until complete: an error then frees it. */
 	context = AllocSetContextCreate(CurrentMemoryContext, "meal_planner subscriptions",
@@ -237,8 +239,7 @@ build(void)
 	/* before reading: a change that arrives meanwhile makes the set stale */
 	set->generation = generation;
 
-	if (!OidIsValid(subscription_relation))
-		subscription_relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
+	subscription_relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
 
 	mp_spi_connect();
 	mp_plan_read_latest(&plan, NULL, NULL, 0);
@@ -246,9 +247,6 @@ build(void)
 	set->all = MemoryContextAllocZero(context, sizeof(MpSubscription) * Max(set->count, 1));
 	for (int i = 0; i < set->count; i++)
 		build_subscription(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context, &set->all[i]);
-	if (set->count > 0)
-		subscription_relation = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
-															   SPI_tuptable->tupdesc, 9, &isnull));
 	mp_spi_finish();
 	build_index(set);
 	MemoryContextSetParent(context, CacheMemoryContext);
@@ -367,11 +365,14 @@ mp_subscription_find(MpSubscriptions *subscriptions, const char *name)
 	return NULL;
 }
 
-static bool
-function_sets_path(Oid function)
+/*
+ * The search_path among a function's own settings, NULL when it has none.
+ */
+static char *
+function_path(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		sets = false;
+	char	   *path = NULL;
 	bool		isnull;
 	Datum		config;
 
@@ -380,16 +381,58 @@ function_sets_path(Oid function)
 	config = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
 	if (!isnull)
 	{
+		const char *prefix = "search_path=";
 		Datum	   *settings;
 		int			count;
 
 		deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false, TYPALIGN_INT,
 						  &settings, NULL, &count);
 		for (int i = 0; i < count; i++)
-			sets |= strncmp(TextDatumGetCString(settings[i]), "search_path=", strlen("search_path=")) == 0;
+		{
+			char	   *setting = TextDatumGetCString(settings[i]);
+
+			if (strncmp(setting, prefix, strlen(prefix)) == 0)
+				path = setting + strlen(prefix);
+		}
 	}
 	ReleaseSysCache(tuple);
-	return sets;
+	return path;
+}
+
+/*
+ * Whether a path searches temporary objects last, as it must when a function
+ * runs with it on behalf of somebody else: unless pg_temp is named, the server
+ * searches it first, and there the caller can put tables with triggers.
+ */
+bool
+mp_path_ends_with_temp(const char *path)
+{
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(path), ',', &names) || names == NIL)
+		return false;
+	for (int i = 0; i < list_length(names); i++)
+		if ((strcmp(list_nth(names, i), "pg_temp") == 0) != (i == list_length(names) - 1))
+			return false;
+	return true;
+}
+
+/*
+ * Whether a function has a search_path of its own; MP400 when that one would
+ * open it to its caller.
+ */
+bool
+mp_handler_sets_path(Oid function)
+{
+	char	   *path = function_path(function);
+
+	if (path != NULL && !mp_path_ends_with_temp(path))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: search_path of handler %s must end with pg_temp", format_procedure(function)),
+				 errdetail("Temporary objects of whoever emits would come first in \"%s\".", path),
+				 errhint("retry=no. ALTER FUNCTION ... SET search_path = %s, pg_temp.", path)));
+	return path != NULL;
 }
 
 void
@@ -397,14 +440,16 @@ mp_subscription_resolve(MpSubscription *subscription)
 {
 	Oid			function;
 
-	if (subscription->resolved)
-		return;
-	subscription->role = get_role_oid(subscription->owner, false);
-	function = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-													CStringGetDatum(subscription->handler)));
-	if (!mp_may_execute(function, subscription->role))
+	if (!subscription->resolved)
+	{
+		subscription->role = get_role_oid(subscription->owner, false);
+		function = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+														CStringGetDatum(subscription->handler)));
+		subscription->sets_path = mp_handler_sets_path(function);
+		fmgr_info_cxt(function, &subscription->function, GetMemoryChunkContext(subscription->name));
+		subscription->resolved = true;
+	}
+	/* at every run: a right may come from a role that changed since */
+	if (!mp_may_execute(subscription->function.fn_oid, subscription->role))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, subscription->handler);
-	subscription->sets_path = function_sets_path(function);
-	fmgr_info_cxt(function, &subscription->function, GetMemoryChunkContext(subscription->name));
-	subscription->resolved = true;
 }

@@ -58,6 +58,10 @@ extern bool mp_subscriptions_has_inline(const MpSubscriptions *subscriptions);
 /* NULL when there is none. */
 extern MpSubscription *mp_subscription_find(MpSubscriptions *subscriptions, const char *name);
 
+/* What a handler's search_path has to be; see subscription.c. */
+extern bool mp_path_ends_with_temp(const char *path);
+extern bool mp_handler_sets_path(Oid function);
+
 /* Looks its handler and role up; errors out when one is missing or not allowed. */
 extern void mp_subscription_resolve(MpSubscription *subscription);
 

@@ -19,20 +19,24 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgcompat.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 
 /* Never longer: somebody could set the clock, or resume a subscription. */
 #define LONGEST_SLEEP_MS 500
+#define SHORTEST_SLEEP_MS 10
 
 /* This session's sweep. */
 static int64 my_token = 0;
+static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
 static bool waiting_announced = false;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
 PG_FUNCTION_INFO_V1(mp_sweep_end);
+PG_FUNCTION_INFO_V1(mp_sweep_token);
 PG_FUNCTION_INFO_V1(mp_sweep_time_left);
 PG_FUNCTION_INFO_V1(mp_sweep_sleep);
 PG_FUNCTION_INFO_V1(mp_worker_is_dead);
@@ -56,22 +60,27 @@ lock_of_token(int64 token)
 static void
 give_up_token(void)
 {
-	if (my_token != 0)
-	{
-		LOCKTAG		tag = lock_of_token(my_token);
-
-		/* not held any more when an error ended the sweep before */
-		if (mp_lock_held(&tag, ExclusiveLock))
-			(void) LockRelease(&tag, ExclusiveLock, true);
-	}
+	/* not held any more when an error ended the sweep before */
+	if (my_token != 0 && mp_lock_held(&my_lock, ExclusiveLock))
+		(void) LockRelease(&my_lock, ExclusiveLock, true);
 	my_token = 0;
+}
+
+/*
+ * The server releases locks of this kind when a transaction aborts, but not
+ * when an idle session ends.
+ */
+static void
+give_up_token_at_exit(int code, Datum arg)
+{
+	give_up_token();
 }
 
 Datum
 mp_sweep_begin(PG_FUNCTION_ARGS)
 {
 	double		max_seconds = PG_ARGISNULL(0) ? 0 : PG_GETARG_FLOAT8(0);
-	LOCKTAG		tag;
+	static bool registered = false;
 
 	if (IsTransactionBlock())
 		ereport(ERROR,
@@ -84,10 +93,15 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 				 errmsg("MP400: max_seconds must be between 0 and 86400"),
 				 errhint("retry=no. Correct the argument.")));
 
+	if (!registered)
+	{
+		before_shmem_exit(give_up_token_at_exit, (Datum) 0);
+		registered = true;
+	}
 	give_up_token();
 	my_token = mp_position_next();
-	tag = lock_of_token(my_token);
-	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	my_lock = lock_of_token(my_token);
+	(void) LockAcquire(&my_lock, ExclusiveLock, true, false);
 	deadline = max_seconds > 0
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
 	waiting_announced = false;
@@ -99,6 +113,14 @@ mp_sweep_end(PG_FUNCTION_ARGS pg_attribute_unused())
 {
 	give_up_token();
 	PG_RETURN_VOID();
+}
+
+Datum
+mp_sweep_token(PG_FUNCTION_ARGS)
+{
+	if (my_token == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(my_token);
 }
 
 Datum
@@ -126,9 +148,11 @@ mp_sweep_sleep(PG_FUNCTION_ARGS)
 	}
 
 	timeout = Min(LONGEST_SLEEP_MS, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
+	/* What is due and yet was not claimed is in another worker's hands. */
 	if (!PG_ARGISNULL(0))
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(mp_clock_now(), PG_GETARG_TIMESTAMPTZ(0)));
-	mp_wait(Max(timeout, 1));
+		timeout = Min(timeout, Max(TimestampDifferenceMilliseconds(mp_clock_now(), PG_GETARG_TIMESTAMPTZ(0)),
+								   SHORTEST_SLEEP_MS));
+	mp_wait(timeout);
 	waiting_announced = false;
 	PG_RETURN_BOOL(true);
 }
@@ -140,7 +164,7 @@ mp_worker_is_dead(PG_FUNCTION_ARGS)
 	LOCKTAG		tag = lock_of_token(token);
 
 	if (token == my_token && mp_lock_held(&tag, ExclusiveLock))
-		PG_RETURN_BOOL(false);
+		PG_RETURN_BOOL(false);	/* it is us */
 	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }
 
@@ -176,7 +200,7 @@ load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 		MpJson		json;
 		bool		isnull;
 
-		mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
+		(void) mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
 						  event);
 		json = mp_json_of_event(event);
 		if (!mp_pattern_match(subscription->pattern, &mp_json_reader, &json))

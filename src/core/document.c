@@ -10,6 +10,8 @@
 #include "document.h"
 #include "utf8.h"
 
+#define MAX_DECIMAL_PLACES 16383
+
 /*
  * Makes a message fit to be shown: jansson quotes the text, which may be broken
  * UTF-8 or run over lines, and cuts its messages anywhere.
@@ -55,8 +57,39 @@ refuse(MpDocumentError *error, int line, int column, const char *format,...)
 }
 
 /*
- * Measures the nesting before any parser recurses into it, and finds out what
- * the text begins with.  Of strings it knows just enough not to be misled by
+ * Would the number that begins here have more decimal places than the server's
+ * numeric keeps?  jansson reads it as a double, to which it is just zero.
+ */
+static bool
+has_too_many_places(const char *text, size_t len)
+{
+	size_t		i = 0;
+	long		places = 0;
+	long		exponent = 0;
+	bool		fraction = false;
+	bool		negative = false;
+
+	for (; i < len && (text[i] == '-' || text[i] == '.' || (text[i] >= '0' && text[i] <= '9')); i++)
+	{
+		if (text[i] == '.')
+			fraction = true;
+		else if (fraction)
+			places++;
+	}
+	if (i < len && (text[i] == 'e' || text[i] == 'E'))
+	{
+		i++;
+		if (i < len && (text[i] == '-' || text[i] == '+'))
+			negative = text[i++] == '-';
+		for (; i < len && text[i] >= '0' && text[i] <= '9' && exponent <= MAX_DECIMAL_PLACES; i++)
+			exponent = exponent * 10 + (text[i] - '0');
+	}
+	return places + (negative ? exponent : -exponent) > MAX_DECIMAL_PLACES;
+}
+
+/*
+ * Measures the nesting before any parser recurses into it, looks at the numbers
+ * that only the server would refuse, and finds out what the text begins with.  Of strings it knows just enough not to be misled by
  * brackets in them; whether the text is JSON is not its question.
  */
 static bool
@@ -67,6 +100,7 @@ check_nesting(const char *text, size_t len, int max_depth, MpDocumentError *erro
 	int			column = 0;
 	bool		in_string = false;
 	bool		started = false;
+	bool		in_number = false;
 
 	for (size_t i = 0; i < len; i++)
 	{
@@ -90,6 +124,17 @@ check_nesting(const char *text, size_t len, int max_depth, MpDocumentError *erro
 					column++;
 			}
 			continue;
+		}
+		/* an exponent's digits follow its e, and begin no number */
+		if (c != '-' && c != '+' && c != '.' && c != 'e' && c != 'E' && (c < '0' || c > '9'))
+			in_number = false;
+		else if (!in_number && c != '+' && c != '.' && c != 'e' && c != 'E')
+		{
+			in_number = true;
+			if (has_too_many_places(text + i, len - i))
+				return refuse(error, line, column,
+							  "number must not have more than %d decimal places",
+							  MAX_DECIMAL_PLACES);
 		}
 		if (c == ' ' || c == '\t' || c == '\r' || c == '\n')
 			continue;

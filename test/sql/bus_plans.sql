@@ -1,0 +1,139 @@
+-- Plans that do not depend on luck: a new database that nobody has analyzed, some thousand rows,
+-- and every hot read touches the rows it returns and no others.
+SET client_min_messages = warning;
+DROP EXTENSION IF EXISTS meal_planner CASCADE;
+CREATE EXTENSION meal_planner;
+RESET client_min_messages;
+
+SELECT count(mp_emit_event('Many', jsonb_build_object('n', n), account => 'many', idempotency_key => 'k' || n)) FROM generate_series(1, 4000) n;
+SELECT count(mp_emit_event('Few', '{}', account => 'few ' || n % 20)) FROM generate_series(1, 1000) n;
+SELECT count(mp_emit_event('Step', '{}', account => 'streams', stream => 's' || n % 2)) FROM generate_series(1, 2000) n;
+DO $$
+DECLARE
+    partition regclass;
+BEGIN
+    FOR partition IN SELECT p.partition FROM meal_planner.event_partition p LOOP
+        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', partition);
+    END LOOP;
+    -- What an autovacuum worker may have found out meanwhile.
+    DELETE FROM pg_statistic s USING pg_class c WHERE c.oid = s.starelid AND c.relnamespace = 'meal_planner'::regnamespace;
+    UPDATE pg_class SET reltuples = -1, relpages = 0
+     WHERE relnamespace = 'meal_planner'::regnamespace AND relkind IN ('r', 'p') AND relname ~ '^(event|delivery|dead_letter|idempotency|stream|subscription)';
+END $$;
+
+-- Rows that the statements of this session have touched.
+CREATE VIEW touched AS
+SELECT coalesce(sum(seq_tup_read) FILTER (WHERE relname ~ '^event'), 0) AS events_seq,
+       coalesce(sum(idx_tup_fetch) FILTER (WHERE relname ~ '^event'), 0) AS events_idx,
+       coalesce(sum(seq_tup_read) FILTER (WHERE relname = 'idempotency_key'), 0) AS keys_seq,
+       coalesce(sum(idx_tup_fetch) FILTER (WHERE relname = 'idempotency_key'), 0) AS keys_idx,
+       coalesce(sum(seq_tup_read) FILTER (WHERE relname = 'delivery'), 0) AS deliveries_seq,
+       coalesce(sum(idx_tup_fetch) FILTER (WHERE relname = 'delivery'), 0) AS deliveries_idx
+  FROM pg_stat_xact_all_tables WHERE schemaname = 'meal_planner';
+\set events 'SELECT events_seq - :before_events_seq AS events_seq, events_idx - :before_events_idx AS events_idx FROM touched;'
+\set keys 'SELECT keys_seq - :before_keys_seq AS keys_seq, keys_idx - :before_keys_idx AS keys_idx FROM touched;'
+\set deliveries 'SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx AS deliveries_idx FROM touched;'
+
+-- The first event of an account, ten from its middle, and one by its id.
+SELECT position AS middle FROM mp_read_events(max_events => 2000, account => 'many') OFFSET 1999 \gset
+SELECT id FROM meal_planner.event WHERE account = 'many' AND position = :middle \gset
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) FROM mp_read_events(max_events => 1, account => 'many');
+:events
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) FROM mp_read_events(:middle, 10, account => 'many');
+:events
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT mp_event(:'id', 'many') IS NOT NULL AS found;
+:events
+ROLLBACK;
+-- A stream from its thousandth version on.
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) FROM mp_read_stream('s1', 990, 5, 'streams');
+:events
+ROLLBACK;
+-- Appending to a stream of a thousand versions looks at the last one; with a key, at that key.
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT mp_emit_event('Step', '{}', account => 'streams', stream => 's1', expected_version => 1000, idempotency_key => 'x') IS NOT NULL AS emitted;
+:events
+:keys
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT mp_emit_event('Many', '{"n": 7}', account => 'many', idempotency_key => 'k7') IS NOT NULL AS duplicate;
+:events
+:keys
+ROLLBACK;
+-- A backend's first use of the clock asks for the highest position: a probe per account.
+\c -
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.next_position() > 0 AS taken;
+SELECT events_seq - :before_events_seq AS events_seq, events_idx - :before_events_idx <= 23 AS few FROM touched;
+ROLLBACK;
+
+-- The worker: a batch of fifty, and a probe per account.
+CREATE FUNCTION on_many(e meal_planner.event) RETURNS void LANGUAGE sql AS '';
+SELECT mp_subscribe('many', '{"account": ["many"]}', 'on_many(meal_planner.event)', 'worker', '{"start": "earliest"}');
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT (c).subscription, (c).up_to > (c).position AS matched FROM meal_planner.claim_batch(1) c;
+SELECT events_seq - :before_events_seq AS events_seq, events_idx - :before_events_idx <= 50 + 2 * 22 AS few FROM touched;
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) FROM meal_planner.accounts(0);
+SELECT events_seq - :before_events_seq AS events_seq, events_idx - :before_events_idx <= 2 * 22 + 2 AS few FROM touched;
+ROLLBACK;
+SELECT mp_unsubscribe('many');
+
+-- Deliveries that are not due cost the sweep nothing, and of those that are it takes the first.
+INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at)
+SELECT account, 'waiting', position, id, meal_planner.clock() + interval '1 day' FROM meal_planner.event WHERE account = 'many';
+SELECT mp_subscribe('waiting', '{"account": ["many"]}', 'on_many(meal_planner.event)');
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.claim_delivery(1) IS NULL AS nothing_due;
+:deliveries
+ROLLBACK;
+
+-- Keys that have not expired cost the purge nothing.
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.purge_idempotency_keys();
+:keys
+ROLLBACK;
+
+-- The statements as written, planned for any parameters: in the order of an index, no sort.
+CREATE FUNCTION plan_of(function regprocedure, types text, arguments text) RETURNS TABLE (line text) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    setting text;
+BEGIN
+    FOR setting IN SELECT format('SET LOCAL %s = off', split_part(s, '=', 1)) FROM pg_proc, unnest(proconfig) s
+                    WHERE oid = function AND s LIKE 'enable%' LOOP
+        EXECUTE setting;
+    END LOOP;
+    EXECUTE format('PREPARE statement (%s) AS %s', types, (SELECT prosrc FROM pg_proc WHERE oid = function));
+    RETURN QUERY EXECUTE format('EXPLAIN (COSTS OFF) EXECUTE statement (%s)', arguments);
+    DEALLOCATE statement;
+END $$;
+SELECT count(*) FILTER (WHERE line ~ '(^|->  )(Incremental )?Sort') AS sorts, count(*) FILTER (WHERE line ~ 'Seq Scan') AS seq_scans,
+       count(*) FILTER (WHERE line ~ 'Index Scan using') > 0 AS index_scans
+  FROM plan_of('mp_read_stream(text,bigint,int,text)', 'text, bigint, int, text', '''s1'', 1, 10, ''streams''');
+SELECT count(*) FILTER (WHERE line ~ '(^|->  )(Incremental )?Sort') AS sorts, count(*) FILTER (WHERE line ~ 'Seq Scan on event_2') AS seq_scans,
+       count(*) FILTER (WHERE line ~ 'Index Scan') > 0 AS index_scans
+  FROM plan_of('mp_event(uuid,text)', 'uuid, text', '''018cc251-f7e8-7000-8000-000000000000'', ''many''');
+SELECT count(*) FILTER (WHERE line ~ '(^|->  )(Incremental )?Sort') AS sorts, count(*) FILTER (WHERE line ~ 'Seq Scan') AS seq_scans
+  FROM plan_of('meal_planner.cursor_position(text,text)', 'text, text', '''many'', ''x''');
+
+SELECT mp_unsubscribe('waiting');
+DROP FUNCTION on_many, plan_of;
+DROP VIEW touched;

@@ -1,0 +1,302 @@
+# The server is killed under load, in several ways.  Nothing acknowledged may be
+# lost, nothing may be applied twice, and positions must go on.
+#
+# "Acknowledged" means that COMMIT returned: psql prints the id only then.  The
+# clients write what they are about to do and what was acknowledged to files of
+# their own.  The server runs without fsync: the kernel outlives a kill -9, so
+# that only what the server had not handed over can be lost, and that is what
+# this test is about (see the control at its end, which loses something).
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use MealPlannerCluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use constant { CLIENTS => 8, STEPS => 4000, ACKS_BEFORE_KILL => 250 };
+
+my $node = MealPlannerCluster->start('crash', conf => <<'EOC');
+restart_after_crash = on
+log_statement = none
+max_connections = 40
+EOC
+
+$node->safe_psql('postgres', <<'EOS');
+-- no unique constraint: what is applied twice shall show
+CREATE TABLE effects (handler text, client int, n int, event_id uuid);
+CREATE INDEX ON effects (event_id);
+
+CREATE FUNCTION attempt_of(e meal_planner.event, handler text) RETURNS int LANGUAGE sql AS $$
+    SELECT coalesce((SELECT d.attempt FROM meal_planner.delivery d
+                      WHERE (d.account, d.subscription, d.position) = (e.account, handler, e.position)), 1)
+$$;
+CREATE FUNCTION handle(e meal_planner.event, handler text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    kind text := e.detail ->> 'kind';
+BEGIN
+    INSERT INTO effects VALUES (handler, (e.detail ->> 'client')::int, (e.detail ->> 'n')::int, e.id);
+    IF kind = 'flaky' AND attempt_of(e, handler) < 3 THEN
+        RAISE EXCEPTION 'not yet' USING ERRCODE = 'MPT01';
+    ELSIF kind = 'bad' THEN
+        RAISE EXCEPTION 'never' USING ERRCODE = 'MPP01';
+    END IF;
+END
+$$;
+CREATE FUNCTION on_inline(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT handle(e, 'inline') $$;
+CREATE FUNCTION on_worker(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT handle(e, 'worker') $$;
+CREATE FUNCTION on_chain(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM mp_emit_event('Echo', e.detail || '{"kind":"ok"}', 'load');
+    PERFORM handle(e, 'chain');
+END
+$$;
+CREATE FUNCTION on_echo(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT handle(e, 'echo') $$;
+
+SELECT mp_subscribe('inline', '{"source":["load"],"detail-type":["Load"]}', 'on_inline(meal_planner.event)',
+                    options => '{"base_delay":0.02}');
+SELECT mp_subscribe('worker', '{"source":["load"],"detail-type":["Load"]}', 'on_worker(meal_planner.event)',
+                    'worker', '{"base_delay":0.02}');
+SELECT mp_subscribe('chain', '{"source":["load"],"detail-type":["Load"],"detail":{"kind":["flaky","ok"]}}',
+                    'on_chain(meal_planner.event)', options => '{"base_delay":0.02}');
+SELECT mp_subscribe('echo', '{"source":["load"],"detail-type":["Echo"]}', 'on_echo(meal_planner.event)', 'worker');
+
+-- what the clients say of themselves: rolled_back ones must not be there
+CREATE TABLE tried (client int, n int, rolled_back boolean);
+CREATE TABLE acked (client int, n int, id uuid, round int);
+CREATE INDEX ON tried (n);
+EOS
+
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my $next_n = 0;
+my $psql = $node->installed_command('psql');
+
+# One client: single emits, transactions of two, transactions that roll back.
+# Every step is announced before and acknowledged after.
+sub write_script
+{
+	my ($client, $settings) = @_;
+	my $file = "$dir/client$client.sql";
+	my $emit = sub {
+		my ($n, $name) = @_;
+		my $kind = $n % 11 == 0 ? 'flaky' : $n % 23 == 0 ? 'bad' : 'ok';
+		return sprintf(q{SELECT mp_emit_event('Load', '{"client":%d,"n":%d,"kind":"%s"}', 'load') AS %s \gset},
+			$client, $n, $kind, $name);
+	};
+
+	open my $out, '>', $file or die $!;
+	print $out "$settings\n";
+	for (my $step = 0; $step < STEPS; $step++)
+	{
+		my $n = $next_n;
+
+		if ($step % 10 == 7)
+		{
+			$next_n += 2;
+			printf $out "\\echo try %d\n\\echo try %d\nBEGIN;\n%s\n%s\nCOMMIT;\n\\echo ack %d :a\n\\echo ack %d :b\n",
+			  $n, $n + 1, $emit->($n, 'a'), $emit->($n + 1, 'b'), $n, $n + 1;
+		}
+		elsif ($step % 10 == 3)
+		{
+			$next_n += 1;
+			printf $out "\\echo undo %d\nBEGIN;\n%s\nROLLBACK;\n", $n, $emit->($n, 'a');
+		}
+		else
+		{
+			$next_n += 1;
+			printf $out "\\echo try %d\n%s\n\\echo ack %d :a\n", $n, $emit->($n, 'a'), $n;
+		}
+	}
+	print $out "\\echo finished\n";
+	close $out;
+	return $file;
+}
+
+sub run_in_background
+{
+	my ($script, $output) = @_;
+	my $pid = fork();
+
+	die "could not fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		open STDOUT, '>', $output;
+		open STDERR, '>', "$output.err";
+		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $script)
+		  or POSIX::_exit(127);
+	}
+	return $pid;
+}
+
+sub acks_so_far
+{
+	my $acks = 0;
+
+	$acks += () = slurp_file("$dir/client$_.out") =~ /^ack /mg for 1 .. CLIENTS;
+	return $acks;
+}
+
+# Load until enough was acknowledged, then `kill`; returns the number of clients
+# that it cut short.  The server is up again afterwards.
+sub crash_round
+{
+	my ($round, $settings, $kill) = @_;
+	my @pids;
+	my $cut_short = 0;
+
+	for my $client (1 .. CLIENTS)
+	{
+		unlink "$dir/client$client.out";
+		append_to_file("$dir/client$client.out", '');
+		push @pids, run_in_background(write_script($client, $settings), "$dir/client$client.out");
+	}
+	append_to_file("$dir/sweep.sql", 'CALL mp_sweep(60);') unless -f "$dir/sweep.sql";
+	my @sweepers = map { run_in_background("$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
+
+	MealPlannerCluster::wait_until(sub { acks_so_far() >= ACKS_BEFORE_KILL })
+	  or die 'the clients made no progress: ' . slurp_file("$dir/client1.out.err");
+	$kill->();
+	waitpid $_, 0 for @pids, @sweepers;
+	MealPlannerCluster::wait_until(
+		sub { $node->psql('postgres', 'SELECT 1', on_error_die => 0) == 0 })
+	  or die 'the server did not come back';
+
+	my ($tried, $acked) = ('', '');
+	for my $client (1 .. CLIENTS)
+	{
+		my $said = slurp_file("$dir/client$client.out");
+
+		$cut_short++ unless $said =~ /^finished/m;
+		$tried .= "$client\t$2\t" . ($1 eq 'undo' ? 't' : 'f') . "\n" while $said =~ /^(try|undo) (\d+)$/mg;
+		$acked .= "$client\t$1\t$2\t$round\n" while $said =~ /^ack (\d+) ([0-9a-f-]{36})$/mg;
+	}
+	$node->safe_psql('postgres', "COPY tried FROM stdin;\n$tried\\.\nCOPY acked FROM stdin;\n$acked\\.\n");
+	return $cut_short;
+}
+
+sub count
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', "SELECT count(*) FROM ($query) q");
+}
+
+sub some_backend
+{
+	my ($condition) = @_;
+	my $pid;
+
+	MealPlannerCluster::wait_until(sub {
+		$pid = $node->safe_psql('postgres',
+			"SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND $condition LIMIT 1");
+	}) or die "no backend with $condition";
+	return $pid;
+}
+
+my $log_is_whole = <<'EOS';
+SELECT a.client, a.n FROM acked a
+ WHERE NOT EXISTS (SELECT FROM meal_planner.event e
+                    WHERE e.account = 'local' AND e.id = a.id AND e.detail_type = 'Load'
+                      AND (e.detail ->> 'client')::int = a.client AND (e.detail ->> 'n')::int = a.n)
+EOS
+
+# What holds whenever all is quiet.
+sub check_invariants
+{
+	my ($what) = @_;
+
+	ok(MealPlannerCluster::sweep_until_idle($node, 'postgres'), "$what: the sweeps come to an end");
+	is(count(<<'EOS'), 0, "$what: nothing is in the log that nobody tried or that was rolled back");
+SELECT 1 FROM meal_planner.event e
+  LEFT JOIN tried t ON t.client = (e.detail ->> 'client')::int AND t.n = (e.detail ->> 'n')::int AND NOT t.rolled_back
+ WHERE e.source = 'load' AND t.client IS NULL
+EOS
+	is(count(<<'EOS'), 0, "$what: nothing is in the log twice");
+SELECT 1 FROM meal_planner.event e WHERE e.source = 'load'
+ GROUP BY e.detail_type, e.detail -> 'client', e.detail -> 'n' HAVING count(*) > 1
+EOS
+	is(count(<<'EOS'), 0, "$what: every (event, subscription) took effect exactly once or is one dead letter");
+SELECT e.id, s.name
+  FROM meal_planner.event e
+  JOIN meal_planner.subscription s ON s.name IN ('inline', 'worker', 'chain', 'echo') AND mp_match(s.pattern, mp_event(e.id))
+ WHERE e.source = 'load'
+   AND (SELECT count(*) FROM effects f WHERE f.event_id = e.id AND f.handler = s.name)
+     + (SELECT count(*) FROM meal_planner.dead_letter l WHERE l.event_id = e.id AND l.subscription = s.name) <> 1
+EOS
+	is(count(<<'EOS'), 0, "$what: no effect without its event");
+SELECT 1 FROM effects f LEFT JOIN meal_planner.event e ON e.id = f.event_id WHERE e.id IS NULL
+EOS
+	is(count(<<'EOS'), 0, "$what: an event and what its handler emitted are there together");
+SELECT e.detail -> 'client', e.detail -> 'n' FROM meal_planner.event e
+ WHERE e.source = 'load' AND e.detail_type = 'Load' AND e.detail ->> 'kind' <> 'bad'
+   AND NOT EXISTS (SELECT FROM meal_planner.dead_letter l WHERE l.event_id = e.id AND l.subscription = 'chain')
+EXCEPT ALL
+SELECT e.detail -> 'client', e.detail -> 'n' FROM meal_planner.event e
+ WHERE e.source = 'load' AND e.detail_type = 'Echo'
+EOS
+	is(count(<<'EOS'), 0, "$what: what is bad is dead, what is dead is bad or took its server down twice");
+SELECT l.id FROM meal_planner.dead_letter l JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position
+ WHERE (e.detail ->> 'kind' = 'bad') <> (l.reason = 'permanent')
+    OR (e.detail ->> 'kind' <> 'bad') <> (l.reason = 'crash')
+EOS
+	is(count('SELECT l.id FROM meal_planner.dead_letter l LEFT JOIN meal_planner.alert a ON a.dead_letter_id = l.id
+	           GROUP BY l.id HAVING count(a.id) <> 1'), 0, "$what: one alert per dead letter");
+	is(count('SELECT 1 FROM meal_planner.event_default'), 0, "$what: the default partition was not needed");
+	is(count('SELECT 1 FROM mp_in_flight'), 0, "$what: no transaction is left in flight");
+	is(count(<<'EOS'), 0, "$what: a reader gets the whole log, in order");
+(SELECT e.id FROM meal_planner.event e)
+EXCEPT ALL
+(SELECT (r.event ->> 'id')::uuid FROM mp_read_events(0, 1000000) r)
+EOS
+	is(count(<<'EOS'), 0, "$what: positions of a client's acknowledgements rise, over crashes too");
+SELECT 1 FROM (SELECT meal_planner.event_position(a.id) AS position,
+                      lag(meal_planner.event_position(a.id)) OVER (PARTITION BY a.client ORDER BY a.n) AS before
+                 FROM acked a WHERE a.round < 100) p
+ WHERE p.position <= p.before
+EOS
+	is(count('SELECT 1 FROM acked GROUP BY id HAVING count(*) > 1'), 0, "$what: no id was given twice");
+	return;
+}
+
+# 001 to 004: the ways to die.
+my @rounds = (
+	[ 'kill -9 of an emitter', sub { kill 9, some_backend("query LIKE '%mp\\_emit\\_event%'") } ],
+	[ 'kill -9 of a worker', sub { kill 9, some_backend("query LIKE 'CALL mp\\_sweep%'") } ],
+	[ 'kill -9 of the postmaster', sub { $node->kill9; MealPlannerCluster::start_again($node) } ],
+	[ 'immediate stop', sub { $node->stop('immediate'); $node->start } ]);
+
+my $round = 0;
+for my $crash (@rounds)
+{
+	my ($what, $kill) = @$crash;
+	my $last = $node->safe_psql('postgres', 'SELECT coalesce(max(position), 0) FROM meal_planner.event');
+
+	is(crash_round(++$round, '', $kill), CLIENTS, "$what: all clients were cut short");
+	is(count($log_is_whole), 0, "$what: nothing acknowledged is lost");
+	my ($behind, $emitted) = split /\|/, $node->safe_psql('postgres', <<"EOS");
+SELECT max(position) > $last,
+       meal_planner.event_position(mp_emit_event('Probe', '{}', 'probe')) > max(position)
+  FROM meal_planner.event
+EOS
+	is($behind, 't', "$what: events were recorded");
+	is($emitted, 't', "$what: the next position is above all before it");
+	check_invariants($what);
+}
+cmp_ok(count("SELECT 1 FROM meal_planner.dead_letter WHERE reason = 'permanent'"), '>', 0, 'some events were bad');
+cmp_ok(count("SELECT 1 FROM effects f JOIN meal_planner.event e ON e.id = f.event_id WHERE e.detail ->> 'kind' = 'flaky'"),
+	'>', 0, 'some were retried');
+
+# The control: told not to wait for the disk, the server loses what it had
+# acknowledged, and this test sees it.  All else holds all the same.
+$node->safe_psql('postgres', 'ALTER SYSTEM SET wal_writer_delay = 10000');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET wal_writer_flush_after = 0');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET synchronous_commit = off');
+$node->restart;
+crash_round(100, '', sub { $node->kill9; MealPlannerCluster::start_again($node) });
+cmp_ok(count($log_is_whole), '>', 0, 'control: without synchronous_commit acknowledged events are lost, and it shows');
+check_invariants('control');
+
+ok(MealPlannerCluster::no_panic($node), 'no PANIC, no assertion, no other signal in the log');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,196 @@
+# A dump restores: into another database of the server and into another server,
+# from the custom format and from the plain one, without an error line and
+# without firing a handler, and the log goes on where it ended.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use MealPlannerCluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my $node = MealPlannerCluster->create('dump');
+my $other = MealPlannerCluster->create('other', conf => "meal_planner.node_id = 7\n");
+
+$_->start for $node, $other;
+
+# A database with something in every table, and with the clock two days ahead,
+# so that what is restored is ahead of the clock of the server.
+$node->safe_psql('postgres', 'CREATE DATABASE kitchen');
+$node->safe_psql('kitchen', <<'EOS');
+CREATE EXTENSION meal_planner;
+SET meal_planner.clock_offset = 172800;
+CREATE TABLE calls (handler text, event_id uuid);
+CREATE FUNCTION on_inline(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.calls VALUES ('inline', e.id);
+    IF e.detail ? 'fail' THEN
+        RAISE EXCEPTION 'told to' USING ERRCODE = e.detail ->> 'fail';
+    END IF;
+END
+$$;
+CREATE FUNCTION on_worker(e meal_planner.event) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO public.calls VALUES ('worker', e.id)
+$$;
+SELECT mp_subscribe('inline', '{"detail-type":["Dish"]}', 'on_inline(meal_planner.event)', options => '{"max_attempts":4}');
+SELECT mp_subscribe('worker', '{"detail-type":["Dish"]}', 'on_worker(meal_planner.event)', 'worker');
+SELECT mp_subscribe('puller', '{"detail-type":["Dish"]}', NULL, 'pull');
+INSERT INTO meal_planner.error_class VALUES ('subscription:inline', 'P0001', 'transient');
+
+SELECT mp_emit_event('Dish', jsonb_build_object('n', n), stream => 'dish-' || n % 3, idempotency_key => 'key-' || n)
+  FROM generate_series(1, 50) n;
+SELECT mp_emit_event('Dish', '{"n":51,"text":"tab\there, \\ backslash, \"quotes\", umlaut \u00fc"}', account => 'other');
+SELECT mp_emit_event('Dish', '{"n":52,"fail":"MPT01"}');
+SELECT mp_emit_event('Dish', '{"n":53,"fail":"MPP01"}');
+SELECT mp_emit_event('Dish', '{"n":54}', deliver_after => meal_planner.clock() + interval '1 hour');
+CALL mp_sweep();
+-- some that the worker has not got yet, and a second partition
+SELECT mp_emit_event('Dish', '{"n":55}');
+SET meal_planner.clock_offset = 900000;
+SELECT mp_emit_event('Dish', '{"n":56}');
+SELECT mp_pause_subscription('worker', 'for the dump');
+SELECT mp_create_recipe('{"name":"Bread","servings":4,"ingredients":["500 g flour","2 tsp salt"],"meal_types":["dinner"]}')
+ WHERE to_regprocedure('mp_create_recipe(jsonb,text)') IS NOT NULL;
+EOS
+
+sub rows_of
+{
+	my ($server, $database, $query) = @_;
+	return $server->safe_psql($database, "SET bytea_output = hex; $query");
+}
+
+# Every table of the extension and every partition, whole.
+my @tables = split /\n/, $node->safe_psql('kitchen', <<'EOS');
+SELECT c.relname FROM pg_class c
+ WHERE c.relnamespace = 'meal_planner'::regnamespace AND c.relkind = 'r' ORDER BY 1
+EOS
+
+sub contents
+{
+	my ($server, $database) = @_;
+	my %contents = map {
+		($_ => rows_of($server, $database, "SELECT t::text FROM meal_planner.$_ t ORDER BY 1"))
+	} grep { $_ ne 'subscription' } @tables;
+
+	# those of the extension itself are made anew, at another time
+	$contents{subscription} = rows_of($server, $database, <<'EOS');
+SELECT t::text FROM meal_planner.subscription t WHERE NOT t.builtin ORDER BY 1;
+SELECT t.name, t.pattern, t.handler, t.owner, t.handler_path, t.paused_at FROM meal_planner.subscription t WHERE t.builtin ORDER BY 1;
+EOS
+
+	$contents{catalog} = rows_of($server, $database, <<'EOS');
+SELECT c.relname, c.relkind, pg_get_expr(c.relpartbound, c.oid), pg_get_userbyid(c.relowner)
+  FROM pg_class c WHERE c.relnamespace = 'meal_planner'::regnamespace ORDER BY 1;
+SELECT c.relname, pg_get_indexdef(i.indexrelid), i.indisvalid
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE c.relnamespace = 'meal_planner'::regnamespace ORDER BY 1;
+SELECT c.relname, pg_get_triggerdef(g.oid), g.tgenabled
+  FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+ WHERE c.relnamespace = 'meal_planner'::regnamespace AND NOT g.tgisinternal ORDER BY 1, 2;
+SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+ WHERE c.relnamespace = 'meal_planner'::regnamespace ORDER BY 1, 2;
+SELECT d.objid::regclass FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = 'meal_planner'
+ WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' ORDER BY 1;
+EOS
+	return \%contents;
+}
+
+my $original = contents($node, 'kitchen');
+
+for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor idempotency_key error_class))
+{
+	isnt($original->{$table}, '', "there is something in $table");
+}
+cmp_ok(scalar(grep { /^event_\d/ } @tables), '>=', 2, 'the log has several partitions');
+is($node->safe_psql('kitchen', 'SELECT count(*) FROM meal_planner.event_default'), 0, 'the default partition is empty');
+is($node->safe_psql('kitchen', "SELECT max(position) > meal_planner.position_at(clock_timestamp() + interval '10 days') FROM meal_planner.event"),
+	't', 'the log is ahead of the clock');
+
+# run(what, command...): succeeds and says nothing at all on standard error.
+sub run_quietly
+{
+	my ($what, @command) = @_;
+	my ($out, $err) = ('', '');
+	my $status = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
+
+	ok($status, "$what succeeds");
+	is($err, '', "$what reports nothing");
+	return;
+}
+
+my $source = $node->connstr('kitchen');
+run_quietly('pg_dump -Fc', 'pg_dump', '-Fc', '-f', "$dir/custom", '-d', $source);
+run_quietly('pg_dump, plain', 'pg_dump', '-f', "$dir/plain.sql", '-d', $source);
+run_quietly('pg_dump -Fd', 'pg_dump', '-Fd', '-j', '2', '-f', "$dir/directory", '-d', $source);
+
+sub check_restored
+{
+	my ($what, $server, $database) = @_;
+	my $restored = contents($server, $database);
+	my $last = $server->safe_psql($database, 'SELECT max(position) FROM meal_planner.event');
+
+	is_deeply([ grep { $restored->{$_} ne $original->{$_} } sort keys %$original ], [], "$what: all that was there is there, as it was");
+	is($server->safe_psql($database, 'TABLE calls ORDER BY 1, 2'),
+		$node->safe_psql('kitchen', 'TABLE calls ORDER BY 1, 2'), "$what: no handler was fired");
+	is($server->safe_psql($database, 'SELECT count(*) FROM mp_handler_stats'), 0, "$what: nor counted");
+	is($server->safe_psql($database, 'SELECT count(*) - count(DISTINCT event_id) FROM (SELECT e.id AS event_id FROM meal_planner.event e) q'),
+		0, "$what: no event is there twice");
+
+	# it goes on: above what was restored, though the clock is behind it
+	is($server->safe_psql($database, <<"EOS"), 't|t', "$what: the next positions are above those of the log");
+WITH emitted AS MATERIALIZED (
+    SELECT n, meal_planner.event_position(mp_emit_event('Dish', jsonb_build_object('n', 100 + n), stream => 'dish-0')) AS position
+      FROM generate_series(1, 3) n)
+SELECT min(position) > $last, count(DISTINCT position) = 3 FROM emitted
+EOS
+	is($server->safe_psql($database, "SELECT string_agg(version::text, ',' ORDER BY version) FROM mp_read_stream('dish-0', 15)"),
+		'15,16,17,18,19', "$what: streams go on without a gap");
+	is($server->safe_psql($database, "SELECT mp_emit_event('Dish', '{\"n\": 7}', stream => 'dish-1', idempotency_key => 'key-7')"),
+		$node->safe_psql('kitchen', "SELECT id FROM meal_planner.event WHERE idempotency_key = 'key-7'"),
+		"$what: idempotency keys are known");
+	is($server->safe_psql($database, "SELECT count(*) FROM calls WHERE handler = 'inline' AND event_id IN
+	     (SELECT id FROM meal_planner.event WHERE position > $last)"), 3, "$what: inline subscriptions are in force");
+
+	# deliveries and cursors go on too
+	$server->safe_psql($database, "SELECT mp_resume_subscription('worker')");
+	ok(MealPlannerCluster::sweep_until_idle($server, $database, 1000000), "$what: the sweeps come to an end");
+	is($server->safe_psql($database, <<'EOS'), '', "$what: the worker got every event exactly once");
+SELECT e.detail, count(c.*) FROM meal_planner.event e LEFT JOIN calls c ON c.event_id = e.id AND c.handler = 'worker'
+ WHERE e.detail_type = 'Dish' GROUP BY e.id, e.detail HAVING count(c.*) <> 1
+EOS
+	is($server->safe_psql($database, "SELECT reason, retry_count, status FROM mp_dlq WHERE detail_type = 'Dish' ORDER BY id"),
+		"permanent|0|dead\nmax_attempts|3|dead", "$what: the restored retry went its way to the end");
+	is($server->safe_psql($database, <<'EOS'), 'done', "$what: a restored dead letter can be replayed");
+SELECT mp_replay_dlq(id, '{"n":53}') FROM mp_dlq WHERE reason = 'permanent' AND detail_type = 'Dish'
+EOS
+	return;
+}
+
+$node->safe_psql('postgres', 'CREATE DATABASE same_server; CREATE DATABASE plain_same_server');
+$other->safe_psql('postgres', "CREATE DATABASE $_") for qw(other_server plain_other_server parallel);
+
+run_quietly('pg_restore into another database', 'pg_restore', '--exit-on-error', '-d', $node->connstr('same_server'), "$dir/custom");
+check_restored('another database', $node, 'same_server');
+
+run_quietly('pg_restore into another server', 'pg_restore', '--exit-on-error', '-d', $other->connstr('other_server'), "$dir/custom");
+check_restored('another server', $other, 'other_server');
+
+run_quietly('the plain dump into another server', 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '--single-transaction', '-o', "$dir/out",
+	'-d', $other->connstr('plain_other_server'), '-f', "$dir/plain.sql");
+check_restored('plain dump', $other, 'plain_other_server');
+
+run_quietly('pg_restore in parallel', 'pg_restore', '--exit-on-error', '-j', '2', '-d', $other->connstr('parallel'), "$dir/directory");
+check_restored('parallel', $other, 'parallel');
+
+# A dump of what was restored, restored again.
+run_quietly('pg_dump of the restored database', 'pg_dump', '-Fc', '-f', "$dir/again", '-d', $other->connstr('parallel'));
+$other->safe_psql('postgres', 'CREATE DATABASE again');
+run_quietly('pg_restore of it', 'pg_restore', '--exit-on-error', '-d', $other->connstr('again'), "$dir/again");
+is($other->safe_psql('again', 'SELECT count(*), max(position) FROM meal_planner.event'),
+	$other->safe_psql('parallel', 'SELECT count(*), max(position) FROM meal_planner.event'), 'again: the same log');
+
+$_->stop for $node, $other;
+done_testing();
