@@ -128,11 +128,12 @@ class Bus(RuleBasedStateMachine):
         self.account = "model %d" % database.accounts
         self.events = []            # (id, {subscription: Delivery})
         self.unseen = []            # keys the worker has not come to
-        self.paused = False
+        self.streams = {"a": [], "b": []}
+        self.paused = dict.fromkeys(SUBSCRIPTIONS, False)
 
     def teardown(self):
-        if self.paused:
-            database.run("SELECT mp_resume_subscription('model inline')")
+        for name in SUBSCRIPTIONS:
+            database.run("SELECT mp_resume_subscription(%s)", name)
         # not to be carried into the next example
         database.run("DELETE FROM meal_planner.delivery WHERE account = %s", self.account)
         database.run("CALL mp_sweep()")
@@ -146,22 +147,38 @@ class Bus(RuleBasedStateMachine):
             "SELECT (date_trunc('second', meal_planner.clock()) + make_interval(secs => %s))::text", heals_in)})
 
     @rule(kind=st.sampled_from(["ok", "ok", "transient", "transient", "permanent"]),
-          heals_in=st.sampled_from([450, 2450, 6450, 60050]), keyed=st.booleans())
-    def emit(self, kind, heals_in, keyed):
+          heals_in=st.sampled_from([450, 2450, 6450, 60050]), keyed=st.booleans(),
+          stream=st.sampled_from([None, None, "a", "b"]))
+    def emit(self, kind, heals_in, keyed, stream):
         key = len(self.events)
-        arguments = (self.detail(key, kind, heals_in), self.account, "key %d" % key if keyed else None)
-        emit = "SELECT mp_emit_event('Model', %s, account => %s, idempotency_key => %s)"
+        arguments = (self.detail(key, kind, heals_in), self.account, "key %d" % key if keyed else None, stream,
+                     len(self.streams[stream]) if stream and not keyed else None)
+        emit = """SELECT mp_emit_event('Model', %s, account => %s, idempotency_key => %s, stream => %s,
+                                       expected_version => %s)"""
         event_id = database.value(emit, *arguments)
         if keyed:
             # a duplicate answers the same and does nothing
             assert database.value(emit, *arguments) == event_id
         deliveries = {name: Delivery(kind, self.now + heals_in) for name in SUBSCRIPTIONS}
         self.events.append((event_id, deliveries))
-        if self.paused:
+        if stream:
+            self.streams[stream].append(event_id)
+        if self.paused["model inline"]:
             deliveries["model inline"].schedule(self.now)
         else:
             deliveries["model inline"].try_once(1, self.now)
         self.unseen.append(key)
+
+    @rule(stream=st.sampled_from(["a", "b"]), wrong=st.sampled_from([-1, 1, 5]))
+    def emit_at_a_wrong_version(self, stream, wrong):
+        try:
+            database.run("SELECT mp_emit_event('Model', %s, account => %s, stream => %s, expected_version => %s)",
+                         self.detail(len(self.events), "ok", 0), self.account, stream,
+                         max(len(self.streams[stream]) + wrong, 0 if self.streams[stream] else 1))
+        except psycopg2.Error as error:
+            assert error.pgcode == "MP409"
+        else:
+            raise AssertionError("a version that is not the stream's was accepted")
 
     @rule(seconds=st.sampled_from([100, 900, 1000, 2000, 4000]))
     def advance(self, seconds):
@@ -172,18 +189,18 @@ class Bus(RuleBasedStateMachine):
         database.run("CALL mp_sweep()")
         for _, deliveries in self.events:
             for name, delivery in deliveries.items():
-                if delivery.due is not None and delivery.due <= self.now and not (
-                        self.paused and name == "model inline"):
+                if delivery.due is not None and delivery.due <= self.now and not self.paused[name]:
                     delivery.try_once(delivery.attempt + 1, self.now)
-        for key in self.unseen:
-            self.events[key][1]["model worker"].try_once(1, self.now)
-        self.unseen = []
+        if not self.paused["model worker"]:
+            for key in self.unseen:
+                self.events[key][1]["model worker"].try_once(1, self.now)
+            self.unseen = []
 
-    @rule()
-    def pause_or_resume(self):
-        self.paused = not self.paused
-        call = "mp_pause_subscription" if self.paused else "mp_resume_subscription"
-        database.run("SELECT " + call + "('model inline')")
+    @rule(name=st.sampled_from(SUBSCRIPTIONS))
+    def pause_or_resume(self, name):
+        self.paused[name] = not self.paused[name]
+        call = "mp_pause_subscription" if self.paused[name] else "mp_resume_subscription"
+        database.run("SELECT " + call + "(%s)", name)
 
     def letters(self, status):
         return [(key, name, delivery) for key, (_, deliveries) in enumerate(self.events)
@@ -261,6 +278,14 @@ class Bus(RuleBasedStateMachine):
         log = database.rows("SELECT event ->> 'id', position FROM mp_read_events(account => %s)", self.account)
         assert [event_id for event_id, _ in log] == [event_id for event_id, _ in self.events]
         assert all(before[1] < after[1] for before, after in zip(log, log[1:]))
+
+
+    @invariant()
+    def streams_have_no_gap(self):
+        for stream, ids in self.streams.items():
+            found = database.rows("SELECT version, event ->> 'id' FROM mp_read_stream(%s, account => %s)",
+                                  stream, self.account)
+            assert found == list(enumerate(ids, 1))
 
 
 class BusModel(unittest.TestCase):
