@@ -431,7 +431,7 @@ mp_handler_sets_path(Oid function)
 				(errcode(MP_ERRCODE_INVALID),
 				 errmsg("MP400: search_path of handler %s must end with pg_temp", format_procedure(function)),
 				 errdetail("Temporary objects of whoever emits would come first in \"%s\".", path),
-				 errhint("retry=no. ALTER FUNCTION ... SET search_path = %s, pg_temp.", path)));
+				 errhint("retry=no. Let it end with pg_temp, as in ALTER FUNCTION ... SET search_path = public, pg_temp.")));
 	return path != NULL;
 }
 
