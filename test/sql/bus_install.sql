@@ -2,6 +2,7 @@
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS meal_planner CASCADE;
 RESET client_min_messages;
+\set SHOW_CONTEXT never
 
 -- A schema that somebody made beforehand is never adopted.
 CREATE SCHEMA meal_planner;
