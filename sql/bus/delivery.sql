@@ -26,9 +26,10 @@ COMMENT ON COLUMN meal_planner.delivery.attempt IS
 'attempts started, the inline one included; committed before a handler starts';
 COMMENT ON COLUMN meal_planner.delivery.crashes IS 'attempts whose worker died';
 COMMENT ON COLUMN meal_planner.delivery.token IS
-'the worker that runs it now; it holds a lock of that number for as long as it lives';
+'the worker that runs it now, which holds a lock of that number for as long as it lives; or the number of the consumer''s claim that holds it';
 COMMENT ON COLUMN meal_planner.delivery.detail IS 'corrected detail of a replay; NULL: the event''s own';
 CREATE INDEX delivery_due ON meal_planner.delivery (account, next_attempt_at) WHERE token IS NULL;
+CREATE INDEX delivery_claimable ON meal_planner.delivery (account, subscription, next_attempt_at) WHERE token IS NULL;
 CREATE INDEX delivery_running ON meal_planner.delivery (token) WHERE token IS NOT NULL;
 SELECT pg_extension_config_dump('meal_planner.delivery', '');
 

@@ -14,6 +14,7 @@ SELECT p.profile, o.object
   FROM (VALUES
     ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
     ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
+    ('consumer', ARRAY['mp_claim', 'mp_ack', 'mp_fail', 'mp_extend']),
     ('sweeper', ARRAY['mp_sweep', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_run',
                       'sweep_sleep', 'next_due']),
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
@@ -25,4 +26,4 @@ SELECT p.profile, o.object
 INSERT INTO meal_planner.grant_profile (profile, object)
 SELECT 'operator', g.object
   FROM meal_planner.grant_profile g
- WHERE g.profile IN ('emitter', 'reader', 'sweeper');
+ WHERE g.profile IN ('emitter', 'reader', 'consumer', 'sweeper');

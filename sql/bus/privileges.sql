@@ -55,5 +55,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_grant(name, text) IS
-'grants a role what a profile needs: emitter, reader, sweeper, operator (all of these, subscriptions, dead letters and the views) or one of the domain''s; see meal_planner.grant_profile. MP400. Only who owns the extension can grant';
+'grants a role what a profile needs: emitter, reader, consumer, sweeper, operator (all of these, subscriptions, dead letters and the views) or one of the domain''s; see meal_planner.grant_profile. MP400. Only who owns the extension can grant';
 REVOKE ALL ON FUNCTION @extschema@.mp_grant(name, text) FROM PUBLIC;

@@ -45,10 +45,14 @@ CREATE TABLE meal_planner.subscription_cursor (
     account      text   NOT NULL,
     subscription text   NOT NULL,
     position     bigint NOT NULL,
+    first_claim  bigint,
+    next_expiry  timestamptz,
     PRIMARY KEY (account, subscription, position)
 );
 COMMENT ON TABLE meal_planner.subscription_cursor IS
-'how far a worker subscription has come in an account: the highest position; none yet: the subscription''s start_position';
+'how far a worker or pull subscription has come in an account: the highest position; none yet: the subscription''s start_position';
+COMMENT ON COLUMN meal_planner.subscription_cursor.first_claim IS 'pull: the lowest number that a claim still out may have; NULL: none is out';
+COMMENT ON COLUMN meal_planner.subscription_cursor.next_expiry IS 'pull: no lease of those claims ends before';
 SELECT pg_extension_config_dump('meal_planner.subscription_cursor', '');
 
 CREATE FUNCTION meal_planner.read_bound(account text DEFAULT NULL) RETURNS bigint

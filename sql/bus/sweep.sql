@@ -37,6 +37,7 @@ BEGIN
             USING ERRCODE = 'MP409', HINT = 'retry=no. Pause it with mp_pause_subscription.';
     END IF;
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
+    DELETE FROM meal_planner.consumer_claim c WHERE c.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
     DELETE FROM meal_planner.delivery d WHERE d.subscription = name;
     -- Nobody goes on with a replay; its letter must not wait for one for ever.
@@ -105,7 +106,11 @@ DECLARE
     isolated bigint[];
 BEGIN
     FOR dead IN
-        SELECT d.token FROM meal_planner.delivery d WHERE d.token IS NOT NULL
+        SELECT d.token FROM meal_planner.delivery d
+         WHERE d.token IS NOT NULL
+           -- a consumer's claim has a lease instead of a worker
+           AND NOT EXISTS (SELECT FROM meal_planner.consumer_claim c
+                            WHERE c.account = d.account AND c.subscription = d.subscription AND c.number = d.token)
         UNION
         SELECT b.token FROM meal_planner.worker_batch b
     LOOP
@@ -234,7 +239,7 @@ BEGIN
         WITH due AS MATERIALIZED (
             SELECT d.subscription, d.position
               FROM meal_planner.delivery d
-              JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
+              JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
              WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= moment
              ORDER BY d.next_attempt_at
              LIMIT 1
@@ -364,6 +369,7 @@ DECLARE
     moment timestamptz := meal_planner.clock();
     ahead  interval := make_interval(days => current_setting('meal_planner.partition_days')::int);
     stray  bigint;
+    over   record;
 BEGIN
     FOR n IN 0 .. 2 LOOP
         PERFORM meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
@@ -373,10 +379,16 @@ BEGIN
         SELECT min(d.position) INTO stray FROM meal_planner.event_default d;
         EXIT WHEN stray IS NULL OR NOT meal_planner.ensure_partition(stray);
     END LOOP;
+    -- A consumer ends leases when it claims; where none claims any more, this does.
+    FOR over IN
+        SELECT DISTINCT c.account, c.subscription FROM meal_planner.consumer_claim c WHERE c.lease_until <= moment
+    LOOP
+        PERFORM meal_planner.expire_claims(over.account, over.subscription);
+    END LOOP;
     PERFORM meal_planner.purge_idempotency_keys();
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one and purges expired keys';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over and purges expired keys';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER
@@ -384,7 +396,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT min(d.next_attempt_at)
       FROM meal_planner.delivery d
-      JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL
+      JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
      WHERE d.token IS NULL
 $$;
 COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery is due';

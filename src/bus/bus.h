@@ -54,6 +54,11 @@ typedef struct MpEvent
 	bool		nulls[MP_EVENT_COLUMNS];
 } MpEvent;
 
+/* What mp_event_from_columns wants to be selected first, from "meal_planner.event e". */
+#define MP_EVENT_COLUMN_LIST \
+	"e.account, e.position, e.id, e.detail_type, e.source, e.time, e.region, e.resources," \
+	" e.detail, e.stream, e.version, e.deliver_after, e.idempotency_key, e.hops"
+
 #define mp_event_position(event)	DatumGetInt64((event)->values[MP_EVENT_POSITION])
 #define mp_event_hops(event)		DatumGetInt16((event)->values[MP_EVENT_HOPS])
 
@@ -62,6 +67,7 @@ extern Oid	mp_event_relation(void);
 extern Oid	mp_event_type(void);
 extern Oid	mp_owner(void);
 extern bool mp_event_from_row(HeapTupleHeader row, MpEvent *event);
+extern void mp_event_from_columns(HeapTuple row, TupleDesc desc, MpEvent *event);
 extern Datum mp_event_to_row(const MpEvent *event);
 
 /*

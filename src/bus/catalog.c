@@ -124,6 +124,22 @@ mp_event_from_row(HeapTupleHeader row, MpEvent *event)
 	return true;
 }
 
+/*
+ * Takes a row of a query apart that begins with MP_EVENT_COLUMN_LIST; the
+ * values point into the row.
+ */
+void
+mp_event_from_columns(HeapTuple row, TupleDesc desc, MpEvent *event)
+{
+	Datum		values[MaxHeapAttributeNumber];
+	bool		nulls[MaxHeapAttributeNumber];
+
+	Assert(desc->natts >= MP_EVENT_COLUMNS);
+	heap_deform_tuple(row, desc, values, nulls);
+	memcpy(event->values, values, sizeof(event->values));
+	memcpy(event->nulls, nulls, sizeof(event->nulls));
+}
+
 /* An event as a value of type meal_planner.event, the argument of handlers. */
 Datum
 mp_event_to_row(const MpEvent *event)

@@ -180,9 +180,8 @@ remove_delivery(Datum account, Datum subscription, Datum position)
 	mp_plan_execute(&plan, values, NULL, 0);
 }
 
-/* The handler is done: the delivery goes, and with it the dead letter it replayed. */
-static void
-finish_delivery(Datum account, Datum subscription, Datum position)
+void
+mp_delivery_finish(Datum account, Datum subscription, Datum position)
 {
 	static MpPlan resolve = {
 		.sql = "UPDATE meal_planner.dead_letter l"
@@ -195,6 +194,18 @@ finish_delivery(Datum account, Datum subscription, Datum position)
 
 	remove_delivery(account, subscription, position);
 	mp_plan_execute(&resolve, values, NULL, 0);
+}
+
+bool
+mp_delivery_failed_again(const MpSubscription *subscription, Datum account, Datum position,
+						 bool permanent, const MpFailure *failure)
+{
+	Delivery	delivery;
+
+	if (!load_delivery(account, CStringGetTextDatum(subscription->name), position, &delivery))
+		elog(ERROR, "the event of a delivery is gone");
+	delivery.attempt.permanent = permanent;
+	return mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, failure);
 }
 
 Datum
@@ -218,7 +229,7 @@ mp_attempt_delivery(PG_FUNCTION_ARGS)
 	}
 	else if (mp_handler_run(subscription, &delivery.event, 1, &failure))
 	{
-		finish_delivery(account, name, position);
+		mp_delivery_finish(account, name, position);
 		outcome = "done";
 	}
 	else if (mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, &failure))

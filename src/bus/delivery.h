@@ -17,4 +17,11 @@ extern void mp_delivery_schedule(const MpSubscription *subscription, const MpEve
 extern bool mp_delivery_failed(const MpSubscription *subscription, const MpEvent *event,
 							   const MpFailedAttempt *attempt, const MpFailure *failure);
 
+/* The same for a delivery, which counts its attempts itself. SPI is connected. */
+extern bool mp_delivery_failed_again(const MpSubscription *subscription, Datum account, Datum position,
+									 bool permanent, const MpFailure *failure);
+
+/* It is done: the delivery goes, and with it the dead letter it replayed. SPI is connected. */
+extern void mp_delivery_finish(Datum account, Datum subscription, Datum position);
+
 #endif							/* MP_BUS_DELIVERY_H */

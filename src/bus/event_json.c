@@ -1,6 +1,6 @@
 /*
  * event_json.c
- *		Events and jsonb as the pure core reads JSON, and the envelope.
+ *		Events and jsonb as the pure core reads JSON.
  *
  * An event is read as if it were its envelope, so that patterns are matched
  * without building one.  What a reader returns points into the jsonb or the
@@ -17,9 +17,6 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-/* The envelope's own version, not an event's. */
-#define ENVELOPE_VERSION "1.0"
-
 /*
  * What an MpJson's node points to, where it is not a JsonbContainer: its text,
  * which containers have no use for, says so.
@@ -27,7 +24,6 @@
 static const char an_event[] = "event";
 static const char a_text_array[] = "text[]";
 
-PG_FUNCTION_INFO_V1(mp_envelope);
 PG_FUNCTION_INFO_V1(mp_match);
 PG_FUNCTION_INFO_V1(mp_matches_event);
 
@@ -119,21 +115,6 @@ mp_json_of_event(const MpEvent *event)
 	return (MpJson) {.kind = MP_JSON_OBJECT, .text = an_event, .node = event};
 }
 
-/* RFC 3339 in UTC, with microseconds. */
-static char *
-format_time(TimestampTz time)
-{
-	struct pg_tm tm;
-	fsec_t		fsec;
-
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	return psprintf("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ",
-					tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
-}
-
 static bool
 key_is(const char *key, size_t len, const char *name)
 {
@@ -161,18 +142,20 @@ field_of_event(const MpEvent *event, const char *key, size_t len)
 	};
 	if (key_is(key, len, "id"))
 	{
-		char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, event->values[MP_EVENT_ID]));
+		char	   *id = palloc(MP_UUID_TEXT);
 
-		return string(id, strlen(id));
+		mp_format_uuid(DatumGetUUIDP(event->values[MP_EVENT_ID]), id);
+		return string(id, MP_UUID_TEXT);
 	}
 	if (key_is(key, len, "time"))
 	{
-		char	   *time = format_time(DatumGetTimestampTz(event->values[MP_EVENT_TIME]));
+		char	   *time = palloc(MP_TIME_TEXT);
 
-		return string(time, strlen(time));
+		mp_format_time(DatumGetTimestampTz(event->values[MP_EVENT_TIME]), time);
+		return string(time, MP_TIME_TEXT);
 	}
 	if (key_is(key, len, "version"))
-		return string(ENVELOPE_VERSION, strlen(ENVELOPE_VERSION));
+		return string(MP_ENVELOPE_VERSION, strlen(MP_ENVELOPE_VERSION));
 	return absent();
 }
 
@@ -335,80 +318,4 @@ mp_matches_event(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	json = mp_json_of_event(&event);
 	PG_RETURN_BOOL(mp_pattern_match(pattern, &mp_json_reader, &json));
-}
-
-/* ------------------------------------------------------------------------
- * The envelope
- * ------------------------------------------------------------------------ */
-
-static void
-push_key(JsonbParseState **state, const char *name)
-{
-	JsonbValue	key = {.type = jbvString};
-
-	key.val.string.val = unconstify(char *, name);
-	key.val.string.len = strlen(name);
-	(void) pushJsonbValue(state, WJB_KEY, &key);
-}
-
-static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, MpJson json)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, json.text);
-	value.val.string.len = json.len;
-	(void) pushJsonbValue(state, token, &value);
-}
-
-static bool
-push_element(const char *key pg_attribute_unused(), size_t key_len pg_attribute_unused(),
-			 const MpJson *value, void *context)
-{
-	push_string(context, WJB_ELEM, *value);
-	return true;
-}
-
-Jsonb *
-mp_event_envelope(const MpEvent *event)
-{
-	static const char *const strings[] = {
-		"version", "id", "detail-type", "source", "account", "time", "region"
-	};
-	JsonbParseState *state = NULL;
-	JsonbValue	detail = {.type = jbvBinary};
-	Jsonb	   *detail_json = DatumGetJsonbP(event->values[MP_EVENT_DETAIL]);
-	MpJson		resources;
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (size_t i = 0; i < lengthof(strings); i++)
-	{
-		push_key(&state, strings[i]);
-		push_string(&state, WJB_VALUE, field_of_event(event, strings[i], strlen(strings[i])));
-	}
-
-	push_key(&state, "resources");
-	resources = field_of_event(event, "resources", strlen("resources"));
-	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	(void) each_text(resources.node, push_element, &state);
-	(void) pushJsonbValue(&state, WJB_END_ARRAY, NULL);
-
-	push_key(&state, "detail");
-	detail.val.binary.data = &detail_json->root;
-	detail.val.binary.len = VARSIZE(detail_json) - VARHDRSZ;
-	(void) pushJsonbValue(&state, WJB_VALUE, &detail);
-
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-Datum
-mp_envelope(PG_FUNCTION_ARGS)
-{
-	MpEvent		event;
-
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	if (!mp_event_from_row(PG_GETARG_HEAPTUPLEHEADER(0), &event))
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(mp_event_envelope(&event));
 }

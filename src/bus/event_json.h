@@ -9,6 +9,7 @@
 #include "core/json_value.h"
 #include "core/pattern.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 
 /* Reads jsonb containers and events (as their envelopes, without building them). */
 extern const MpJsonReader mp_json_reader;
@@ -24,7 +25,16 @@ extern MpJson mp_json_of_event(const MpEvent *event);
  */
 extern const MpPattern *mp_compile_pattern(Jsonb *pattern, MemoryContext context);
 
-/* The envelope as sent on the wire. */
-extern Jsonb *mp_event_envelope(const MpEvent *event);
+/* The envelope's own version, not an event's. */
+#define MP_ENVELOPE_VERSION "1.0"
+
+/* The envelope as sent on the wire; replay_name NULL: not of a replay. */
+extern Jsonb *mp_event_envelope(const MpEvent *event, const text *replay_name);
+
+/* RFC 3339 in UTC with microseconds, and an id: so many characters, no NUL. */
+#define MP_TIME_TEXT	27
+#define MP_UUID_TEXT	36
+extern void mp_format_time(TimestampTz time, char text[MP_TIME_TEXT]);
+extern void mp_format_uuid(const pg_uuid_t *id, char text[MP_UUID_TEXT]);
 
 #endif							/* MP_BUS_EVENT_JSON_H */

@@ -38,19 +38,17 @@ return_page(Reading *reading, SPITupleTable *rows, uint64 count)
 	{
 		MpEvent		event;
 		MpJson		json;
-		bool		isnull;
 		Datum		values[2];
 		bool		nulls[2] = {false, false};
 
 		MemoryContextReset(page);
-		(void) mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
-						  &event);
+		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
 		reading->position = mp_event_position(&event);
 		json = mp_json_of_event(&event);
 		if (reading->pattern != NULL && !mp_pattern_match(reading->pattern, &mp_json_reader, &json))
 			continue;
 		values[0] = Int64GetDatum(reading->position);
-		values[1] = JsonbPGetDatum(mp_event_envelope(&event));
+		values[1] = JsonbPGetDatum(mp_event_envelope(&event, NULL));
 		tuplestore_putvalues(reading->store, reading->desc, values, nulls);
 		reading->wanted--;
 	}
@@ -62,7 +60,7 @@ Datum
 mp_read_events(PG_FUNCTION_ARGS)
 {
 	static MpPlan plan = {
-		.sql = "SELECT e FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
+		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
 		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
 		" ORDER BY e.position LIMIT $4",
 	.types = {TEXTOID, INT8OID, INT8OID, INT4OID}, .in_index_order = true};

@@ -169,6 +169,7 @@ build_subscription(HeapTuple row, TupleDesc desc, MemoryContext context, MpSubsc
 	subscription->policy = mp_policy_of_jsonb(DatumGetJsonbP(SPI_getbinval(row, desc, 6, &isnull)), true);
 	subscription->pattern = mp_compile_pattern(DatumGetJsonbP(SPI_getbinval(row, desc, 7, &isnull)), context);
 	subscription->paused = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
+	subscription->start_position = DatumGetInt64(SPI_getbinval(row, desc, 9, &isnull));
 }
 
 static int
@@ -226,7 +227,7 @@ build(void)
 {
 	static MpPlan plan = {
 		.sql = "SELECT s.name, s.mode, s.handler, s.owner, s.handler_path, s.options, s.pattern,"
-		" s.paused_at IS NOT NULL FROM meal_planner.subscription s"
+		" s.paused_at IS NOT NULL, s.start_position FROM meal_planner.subscription s"
 		" ORDER BY s.name COLLATE pg_catalog.\"C\""};
 	MemoryContext context;
 	MpSubscriptions *set;

@@ -23,6 +23,7 @@ typedef struct MpSubscription
 	char	   *name;
 	MpMode		mode;
 	bool		paused;
+	int64		start_position;	/* where its cursor starts */
 	const MpPattern *pattern;
 	MpRetryPolicy policy;
 

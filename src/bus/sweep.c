@@ -181,7 +181,7 @@ static int
 load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 {
 	static MpPlan plan = {
-		.sql = "SELECT e FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
+		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
 		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
 		" ORDER BY e.position",
 	.types = {TEXTOID, INT8OID, INT8OID}, .in_index_order = true};
@@ -198,10 +198,8 @@ load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 	{
 		MpEvent    *event = &(*events)[count];
 		MpJson		json;
-		bool		isnull;
 
-		(void) mp_event_from_row(DatumGetHeapTupleHeader(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)),
-						  event);
+		mp_event_from_columns(rows->vals[i], rows->tupdesc, event);
 		json = mp_json_of_event(event);
 		if (!mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
 			continue;

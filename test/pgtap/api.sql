@@ -15,6 +15,10 @@ INSERT INTO api VALUES
 ('mp_unsubscribe', 'name text', 'void'),
 ('mp_pause_subscription', 'name text, reason text', 'void'),
 ('mp_resume_subscription', 'name text', 'void'),
+('mp_claim', $$subscription text, max_events integer DEFAULT 100, lease_seconds double precision DEFAULT 30, worker text DEFAULT NULL::text, account text DEFAULT 'local'::text, wait_seconds double precision DEFAULT 0$$, 'TABLE(token uuid, event_id uuid, attempt integer, event jsonb)'),
+('mp_ack', 'token uuid, event_ids uuid[] DEFAULT NULL::uuid[]', 'boolean'),
+('mp_fail', 'token uuid, event_id uuid, error_type text, error_message text, retry_after double precision DEFAULT NULL::double precision', 'text'),
+('mp_extend', 'token uuid, lease_seconds double precision', 'boolean'),
 ('mp_sweep', 'IN max_seconds double precision DEFAULT 0', 'procedure'),
 ('mp_schedule_sweeps', '', 'bigint'),
 ('mp_unschedule_sweeps', '', 'void'),
@@ -37,7 +41,7 @@ INSERT INTO api VALUES
 CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
-    ('issue 3', 'mp_emit_cloudevent mp_cloudevent mp_claim mp_ack mp_fail mp_extend mp_replay'),
+    ('issue 3', 'mp_emit_cloudevent mp_cloudevent mp_replay'),
     ('issue 4', 'mp_check_processed mp_mark_processed mp_begin_operation mp_complete_operation mp_release_operation mp_redrive_dlq'),
     ('issue 4', 'mp_breaker_configure mp_breaker_acquire mp_breaker_report mp_breaker_force'),
     ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
@@ -86,9 +90,10 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq') ORDER BY name;
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
- WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq')
+ WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
+                'mp_claim', 'mp_ack', 'mp_fail')
  ORDER BY name;
 
 -- Arguments are base types, never rows: clients bind them from any language.

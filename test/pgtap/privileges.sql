@@ -21,12 +21,14 @@ END $$;
 CREATE ROLE mp_t_nobody;
 CREATE ROLE mp_t_emitter;
 CREATE ROLE mp_t_reader;
+CREATE ROLE mp_t_consumer;
 CREATE ROLE mp_t_sweeper;
 CREATE ROLE mp_t_operator;
 CREATE ROLE mp_t_cook;
 SELECT mp_grant('mp_t_emitter', 'emitter');
 SELECT mp_grant('mp_t_reader', 'reader');
 SELECT mp_grant('mp_t_sweeper', 'sweeper');
+SELECT mp_grant('mp_t_consumer', 'consumer');
 SELECT mp_grant('mp_t_operator', 'operator');
 SELECT throws_ok($$ SELECT mp_grant('mp_t_cook', 'chef') $$, 'MP400', NULL, 'an unknown profile is refused');
 SELECT mp_emit_event('First', '{}') AS first \gset
@@ -42,6 +44,8 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ($$ SELECT mp_put_events('[]') $$, '42501'),
     ($$ SELECT mp_event(gen_random_uuid()) $$, '42501'), ($$ SELECT * FROM mp_read_events() $$, '42501'), ($$ SELECT * FROM mp_read_stream('s') $$, '42501'),
     ($$ SELECT mp_subscribe('s', '{"a": [1]}', mode => 'pull') $$, '42501'), ($$ SELECT mp_unsubscribe('s') $$, '42501'),
+    ($$ SELECT mp_claim('s') $$, '42501'), ($$ SELECT mp_ack(gen_random_uuid()) $$, '42501'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, '42501'),
+    ($$ SELECT mp_fail(gen_random_uuid(), gen_random_uuid(), 'transient', 'x') $$, '42501'), ($$ SELECT meal_planner.expire_claims('a', 'b') $$, '42501'),
     ($$ SELECT mp_pause_subscription('s') $$, '42501'), ($$ SELECT mp_resume_subscription('s') $$, '42501'),
     ($$ CALL mp_sweep() $$, '42501'), ($$ SELECT mp_schedule_sweeps() $$, '42501'), ($$ SELECT mp_unschedule_sweeps() $$, '42501'),
     ($$ SELECT mp_send_to_dlq(gen_random_uuid(), 'permanent', 'x') $$, '42501'), ($$ SELECT mp_replay_dlq(1) $$, '42501'), ($$ SELECT mp_discard_dlq(1, 'x') $$, '42501'),
@@ -66,14 +70,14 @@ SELECT is(pg_temp.as_role('mp_t_emitter', call), outcome, 'emitter: ' || call) F
 SELECT is_empty($$
     SELECT r.role, c.oid::regclass, p.privilege
       FROM pg_class c,
-           unnest(ARRAY['mp_t_nobody', 'mp_t_emitter', 'mp_t_reader', 'mp_t_sweeper', 'mp_t_operator']) AS r (role),
+           unnest(ARRAY['mp_t_nobody', 'mp_t_emitter', 'mp_t_reader', 'mp_t_consumer', 'mp_t_sweeper', 'mp_t_operator']) AS r (role),
            unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p (privilege)
      WHERE c.relnamespace = 'meal_planner'::regnamespace AND c.relkind IN ('r', 'p', 'v')
        AND has_table_privilege(r.role, c.oid, p.privilege)
     $$, 'no profile writes to any table');
 SELECT is_empty($$
     SELECT r.role, c.oid::regclass
-      FROM pg_class c, unnest(ARRAY['mp_t_nobody', 'mp_t_emitter', 'mp_t_reader', 'mp_t_sweeper']) AS r (role)
+      FROM pg_class c, unnest(ARRAY['mp_t_nobody', 'mp_t_emitter', 'mp_t_reader', 'mp_t_consumer', 'mp_t_sweeper']) AS r (role)
      WHERE c.relnamespace = 'meal_planner'::regnamespace AND c.relkind IN ('r', 'p', 'v')
        AND c.relname NOT IN ('unit', 'unit_alias', 'aisle', 'nutrient', 'food', 'food_alias', 'food_measure', 'food_nutrient')
        AND has_table_privilege(r.role, c.oid, 'SELECT')
@@ -82,6 +86,11 @@ SELECT is_empty($$
 SELECT is(pg_temp.as_role('mp_t_reader', call), outcome, 'reader: ' || call) FROM (VALUES
     (format('SELECT mp_event(%L)', :'first'), 'ok'), ('SELECT * FROM mp_read_events()', 'ok'), ($$ SELECT * FROM mp_read_stream('s') $$, 'ok'),
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ('SELECT * FROM meal_planner.event', '42501'), ('SELECT * FROM mp_dlq', '42501')
+  ) AS c (call, outcome);
+SELECT is(pg_temp.as_role('mp_t_consumer', call), outcome, 'consumer: ' || call) FROM (VALUES
+    ($$ SELECT mp_claim('nobody') $$, 'MP404'), ($$ SELECT mp_ack(gen_random_uuid()) $$, 'ok'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, 'ok'),
+    ($$ SELECT mp_fail(gen_random_uuid(), gen_random_uuid(), 'transient', 'x') $$, 'ok'),
+    ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ('SELECT * FROM mp_read_events()', '42501'), ('SELECT * FROM meal_planner.consumer_claim', '42501')
   ) AS c (call, outcome);
 SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call) FROM (VALUES
     ($$ SELECT mp_emit_event('T', '{}') $$, 'ok'), ('SELECT * FROM mp_read_events()', 'ok'),

@@ -1,0 +1,117 @@
+-- Pull subscriptions: consumers claim events under a lease.  A claim is one
+-- row, however many events it holds: the stretch of the log between the cursor
+-- and the last event read.  Only what goes wrong becomes a delivery, which a
+-- later claim takes along.
+
+CREATE TABLE meal_planner.consumer_claim (
+    account        text        NOT NULL,
+    subscription   text        NOT NULL,
+    number         bigint      NOT NULL,
+    token          uuid        NOT NULL,
+    after_position bigint,
+    up_to          bigint,
+    settled        bigint[]    NOT NULL DEFAULT '{}',
+    remaining      int         NOT NULL,
+    deliveries     boolean     NOT NULL,
+    claimed_at     timestamptz NOT NULL,
+    lease_until    timestamptz NOT NULL,
+    worker         text,
+    PRIMARY KEY (account, subscription, number),
+    CHECK ((after_position IS NULL) = (up_to IS NULL))
+);
+COMMENT ON TABLE meal_planner.consumer_claim IS
+'what consumers of pull subscriptions hold right now: the matching events of (after_position, up_to] except the settled ones, and the deliveries whose token is number';
+COMMENT ON COLUMN meal_planner.consumer_claim.number IS 'grows with every claim; the token carries it, so that a token leads to its row';
+COMMENT ON COLUMN meal_planner.consumer_claim.settled IS
+'positions of the stretch that this claim no longer holds: acknowledged or failed, or never taken because they are delayed or wait for their key';
+COMMENT ON COLUMN meal_planner.consumer_claim.remaining IS 'events still held; the row goes with the last';
+CREATE INDEX consumer_claim_number ON meal_planner.consumer_claim (number);
+SELECT pg_extension_config_dump('meal_planner.consumer_claim', '');
+
+CREATE FUNCTION @extschema@.mp_claim(
+    subscription text, max_events int DEFAULT 100, lease_seconds float8 DEFAULT 30, worker text DEFAULT NULL,
+    account text DEFAULT 'local', wait_seconds float8 DEFAULT 0)
+RETURNS TABLE (token uuid, event_id uuid, attempt int, event jsonb)
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'mp_claim';
+COMMENT ON FUNCTION @extschema@.mp_claim(text, int, float8, text, text, float8) IS
+'claims up to max_events due events of a pull subscription for lease_seconds: nobody else gets them until they are acknowledged, failed or the lease has ended. First what was retried or delayed, then the log in order; attempt counts from 1. No row: nothing is due, or the subscription is paused.
+wait_seconds (at most 60): wait so long for an event; the transaction holds its snapshot meanwhile. worker: a name shown to operators. Commit before handling the events: other consumers wait for a claim that is not committed.
+Errors: MP400, MP404, MP409 for a subscription of another mode and in a REPEATABLE READ or SERIALIZABLE transaction, MP503.';
+
+CREATE FUNCTION @extschema@.mp_ack(token uuid, event_ids uuid[] DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_ack';
+COMMENT ON FUNCTION @extschema@.mp_ack(uuid, uuid[]) IS
+'the events of a claim are done: all that it still holds (event_ids NULL), or some. False when the lease has ended: nothing is changed and somebody else will get or has got them. Acknowledging an event twice is harmless. MP404 for an event that the claim never held';
+
+CREATE FUNCTION @extschema@.mp_fail(
+    token uuid, event_id uuid, error_type text, error_message text, retry_after float8 DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_fail';
+COMMENT ON FUNCTION @extschema@.mp_fail(uuid, uuid, text, text, float8) IS
+'an event of a claim failed. error_type transient: it is claimed again after the subscription''s backoff or retry_after seconds (retry), until its attempts are used up (dead); permanent: a dead letter at once (dead). lease_lost: the claim holds it no more, nothing is changed. The other events of the claim stay with it. MP400, MP404 for an event that the claim never held';
+
+CREATE FUNCTION @extschema@.mp_extend(token uuid, lease_seconds float8) RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_extend';
+COMMENT ON FUNCTION @extschema@.mp_extend(uuid, float8) IS
+'heartbeat: the lease of a claim ends lease_seconds from now; false when it has ended already. MP400';
+
+CREATE FUNCTION meal_planner.expire_claims(account text, subscription text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_expire_claims';
+COMMENT ON FUNCTION meal_planner.expire_claims(text, text) IS
+'ends the leases of a pull subscription that are over: a failed attempt for every event still held';
+
+-- A lease that is over is a failed attempt of every event it still held.  The
+-- first attempt of an event is a row only now; the others are deliveries already.
+CREATE FUNCTION meal_planner.expire_claim(account text, subscription text, number bigint, delay float8, last_attempt boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- the stretch, by the index
+AS $$
+#variable_conflict use_variable
+DECLARE
+    over     meal_planner.consumer_claim;
+    held     record;
+    moment   timestamptz := meal_planner.clock();
+BEGIN
+    DELETE FROM meal_planner.consumer_claim c
+     WHERE c.account = expire_claim.account AND c.subscription = expire_claim.subscription
+       AND c.number = expire_claim.number
+    RETURNING * INTO over;
+    IF over.deliveries THEN
+        FOR held IN
+            SELECT d.position FROM meal_planner.delivery d
+             WHERE d.account = over.account AND d.subscription = over.subscription AND d.token = over.number
+             ORDER BY d.position
+        LOOP
+            PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
+                                               NULL, 'the lease ended before the event was acknowledged');
+        END LOOP;
+    END IF;
+    FOR held IN
+        INSERT INTO meal_planner.delivery AS d
+               (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message)
+        SELECT e.account, over.subscription, e.position, e.id, 1, moment + make_interval(secs => delay), moment,
+               'the lease ended before the event was acknowledged'
+          FROM meal_planner.event e
+          JOIN meal_planner.subscription s ON s.name = over.subscription
+         WHERE e.account = over.account AND e.position > over.after_position AND e.position <= over.up_to
+           AND e.position <> ALL (over.settled)
+           AND meal_planner.matches(s.pattern, e)
+        ON CONFLICT ON CONSTRAINT delivery_pkey DO NOTHING
+        RETURNING d.position
+    LOOP
+        IF last_attempt THEN
+            PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
+                                               NULL, 'the lease ended before the event was acknowledged');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.expire_claim(text, text, bigint, float8, boolean) IS
+'ends one claim: its events become deliveries due after delay seconds, or dead letters when the first attempt was the last';

@@ -1,0 +1,410 @@
+/*
+ * claim.c
+ *		mp_claim: a consumer takes the next events of a pull subscription.
+ *
+ * Claims of one (account, subscription) are made one after the other, under a
+ * lock that ends with the transaction: each begins where the one before ended.
+ * In the healthy case a claim writes its own row and moves the cursor; an
+ * acknowledgement removes the row; no row is ever updated.  Both tables are
+ * ledgers, since a row updated in place, and a search that begins at the oldest
+ * row, would slow down for as long as any snapshot is held anywhere: the
+ * current cursor is the highest key, and a claim is found by the number in its
+ * token.
+ */
+#include "bus/cursor.h"
+
+#include "bus/delivery.h"
+#include "bus/event_json.h"
+#include "bus/position.h"
+#include "bus/wakeup.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+#define MAX_EVENTS		10000
+#define MAX_LEASE		86400.0
+#define MAX_WAIT		60.0
+
+/* Events that one claim reads at most when it finds few that match. */
+#define MAX_SCANNED		10000
+
+/*
+ * Events read at a time: few enough that their memory is used again for the
+ * next ones; a thousand at once spend half of the time getting it anew.
+ */
+#define PAGE			250
+
+/* Never longer: the clock could be set, or the subscription resumed. */
+#define LONGEST_SLEEP_MS	500
+#define SHORTEST_SLEEP_MS	5
+
+/* A call of mp_claim. */
+typedef struct Claim
+{
+	text	   *account;
+	MpSubscription *subscription;
+	Datum		name;
+	Datum		worker;
+	bool		no_worker;
+	double		lease_seconds;
+	int			wanted;			/* events it may still take */
+
+	int64		number;			/* 0: nothing taken yet */
+	pg_uuid_t	token;
+	TimestampTz now;
+	TimestampTz lease_until;
+	int			deliveries;		/* taken */
+	int			events;			/* taken from the log */
+	ArrayBuildState *settled;	/* positions of the stretch it does not hold */
+
+	Tuplestorestate *store;
+	TupleDesc	desc;
+} Claim;
+
+PG_FUNCTION_INFO_V1(mp_claim);
+
+/* ------------------------------------------------------------------------
+ * Taking
+ * ------------------------------------------------------------------------ */
+
+static void
+begin_taking(Claim *claim)
+{
+	if (claim->number != 0)
+		return;
+	claim->number = mp_position_next();
+	mp_position_make_uuid(claim->number, &claim->token);
+	claim->lease_until = claim->now + (int64) (claim->lease_seconds * USECS_PER_SEC);
+}
+
+static void
+return_event(Claim *claim, const MpEvent *event, int attempt)
+{
+	Datum		values[4] = {
+		UUIDPGetDatum(&claim->token), event->values[MP_EVENT_ID], Int32GetDatum(attempt),
+		JsonbPGetDatum(mp_event_envelope(event, NULL))
+	};
+	bool		nulls[4] = {false};
+
+	tuplestore_putvalues(claim->store, claim->desc, values, nulls);
+	claim->wanted--;
+}
+
+/* When the next delivery may be claimed; DT_NOEND: none waits. */
+static TimestampTz
+next_delivery(const Claim *claim)
+{
+	static MpPlan plan = {
+		.sql = "SELECT d.next_attempt_at FROM meal_planner.delivery d"
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
+		" AND d.token IS NULL ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1",
+	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
+	Datum		values[2] = {PointerGetDatum(claim->account), claim->name};
+	bool		isnull;
+
+	mp_plan_execute(&plan, values, NULL, 1);
+	if (SPI_processed == 0)
+		return DT_NOEND;
+	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* What was retried, delayed or let go by somebody else, in log order. */
+static void
+take_deliveries(Claim *claim)
+{
+	static MpPlan plan = {
+		.sql = "WITH due AS MATERIALIZED (SELECT d.position FROM meal_planner.delivery d"
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
+		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3"
+		" ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED),"
+		" taken AS (UPDATE meal_planner.delivery u"
+		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due"
+		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) $2"
+		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail)"
+		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail FROM taken t CROSS JOIN LATERAL"
+		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
+		" AND e.position OPERATOR(pg_catalog.=) t.position LIMIT 1) e ORDER BY t.position",
+	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true};
+	Datum		values[5] = {
+		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
+		Int32GetDatum(claim->wanted), Int64GetDatum(0)
+	};
+
+	begin_taking(claim);
+	values[4] = Int64GetDatum(claim->number);
+	mp_plan_execute(&plan, values, NULL, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MpEvent		event;
+		bool		isnull;
+		int			attempt = DatumGetInt32(SPI_getbinval(row, desc, MP_EVENT_COLUMNS + 1, &isnull));
+		Datum		corrected = SPI_getbinval(row, desc, MP_EVENT_COLUMNS + 2, &isnull);
+
+		mp_event_from_columns(row, desc, &event);
+		if (!isnull)
+			event.values[MP_EVENT_DETAIL] = corrected;
+		return_event(claim, &event, attempt);
+		claim->deliveries++;
+	}
+}
+
+/*
+ * Takes what matches of a page of the log, for as long as more is wanted.
+ * Returns the position of the last event looked at.
+ */
+static int64
+take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
+{
+	MemoryContext per_event = AllocSetContextCreate(CurrentMemoryContext, "meal_planner claim",
+													ALLOCSET_DEFAULT_SIZES);
+
+	for (uint64 i = 0; i < count && claim->wanted > 0; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(per_event);
+		MpEvent		event;
+		MpJson		json;
+		bool		matches;
+		bool		delayed;
+
+		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
+		position = mp_event_position(&event);
+		json = mp_json_of_event(&event);
+		matches = mp_pattern_match(claim->subscription->pattern, &mp_json_reader, &json);
+		delayed = !event.nulls[MP_EVENT_DELIVER_AFTER] &&
+			DatumGetTimestampTz(event.values[MP_EVENT_DELIVER_AFTER]) > claim->now;
+		if (matches && !delayed)
+		{
+			return_event(claim, &event, 1);
+			claim->events++;
+		}
+		MemoryContextSwitchTo(old);
+		if (matches && delayed)
+		{
+			mp_delivery_schedule(claim->subscription, &event,
+								 DatumGetTimestampTz(event.values[MP_EVENT_DELIVER_AFTER]));
+			claim->settled = accumArrayResult(claim->settled, Int64GetDatum(position), false,
+											  INT8OID, CurrentMemoryContext);
+		}
+		MemoryContextReset(per_event);
+	}
+	MemoryContextDelete(per_event);
+	return position;
+}
+
+/* Returns how far the claim has come, which is cursor->position when nowhere. */
+static int64
+take_stretch(Claim *claim, const MpCursor *cursor, int64 bound)
+{
+	static MpPlan plan = {
+		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e"
+		" WHERE e.account OPERATOR(pg_catalog.=) $1 AND e.position OPERATOR(pg_catalog.>) $2"
+		" AND e.position OPERATOR(pg_catalog.<=) $3 ORDER BY e.position LIMIT $4",
+	.types = {TEXTOID, INT8OID, INT8OID, INT4OID}, .in_index_order = true};
+	int64		position = cursor->position;
+	int			scanned = 0;
+
+	while (claim->wanted > 0 && scanned < MAX_SCANNED)
+	{
+		int			page = Min(Max(claim->wanted, 100), PAGE);
+		Datum		values[4] = {
+			PointerGetDatum(claim->account), Int64GetDatum(position), Int64GetDatum(bound), Int32GetDatum(page)
+		};
+		SPITupleTable *rows;
+		uint64		count;
+
+		CHECK_FOR_INTERRUPTS();
+		begin_taking(claim);
+		mp_plan_execute(&plan, values, NULL, 0);
+		rows = SPI_tuptable;
+		count = SPI_processed;
+		position = take_page(claim, rows, count, position);
+		SPI_freetuptable(rows);
+		scanned += (int) count;
+		if (count < (uint64) page)
+			break;
+	}
+	return position;
+}
+
+static void
+record_claim(Claim *claim, int64 after_position, int64 up_to)
+{
+	static MpPlan plan = {
+		.sql = "INSERT INTO meal_planner.consumer_claim (account, subscription, number, token, after_position,"
+		" up_to, settled, remaining, deliveries, claimed_at, lease_until, worker)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT8OID, INT8OID, INT8ARRAYOID, INT4OID, BOOLOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID}
+	};
+	Datum		values[12] = {
+		PointerGetDatum(claim->account), claim->name, Int64GetDatum(claim->number), UUIDPGetDatum(&claim->token),
+		Int64GetDatum(after_position), Int64GetDatum(up_to), (Datum) 0,
+		Int32GetDatum(claim->events + claim->deliveries), BoolGetDatum(claim->deliveries > 0),
+		TimestampTzGetDatum(claim->now), TimestampTzGetDatum(claim->lease_until), claim->worker
+	};
+	bool		nulls[12] = {false};
+
+	nulls[4] = nulls[5] = (claim->events == 0);
+	nulls[11] = claim->no_worker;
+	values[6] = claim->settled && claim->events > 0 ? makeArrayResult(claim->settled, CurrentMemoryContext)
+		: PointerGetDatum(construct_empty_array(INT8OID));
+	mp_plan_execute(&plan, values, nulls, 0);
+}
+
+/*
+ * One look for what can be claimed.  Returns whether something was; else
+ * *next_due says when to look again at the latest.
+ */
+static bool
+take(Claim *claim, TimestampTz *next_due)
+{
+	MpCursor	before;
+	MpCursor	cursor;
+	TimestampTz due;
+	int64		reached;
+	int64		bound;
+	bool		taken;
+
+	mp_cursor_lock(claim->account, claim->subscription->name);
+	claim->now = mp_clock_now();
+	/* The bound first; the statements below take their snapshots after it. */
+	bound = mp_position_read_bound(VARDATA_ANY(claim->account), VARSIZE_ANY_EXHDR(claim->account));
+	cursor = before = mp_cursor_read(claim->account, claim->subscription, claim->name);
+	mp_cursor_expire_leases(claim->account, claim->subscription, claim->now, &cursor);
+
+	due = next_delivery(claim);
+	if (due <= claim->now)
+		take_deliveries(claim);
+	reached = take_stretch(claim, &cursor, bound);
+
+	taken = claim->events + claim->deliveries > 0;
+	if (taken)
+	{
+		record_claim(claim, cursor.position, reached);
+		if (cursor.first_claim == 0)
+			cursor.first_claim = claim->number;
+		cursor.next_expiry = Min(cursor.next_expiry, claim->lease_until);
+	}
+	if (reached > cursor.position ||
+		cursor.first_claim != before.first_claim || cursor.next_expiry != before.next_expiry)
+		mp_cursor_write(claim->account, claim->name, &cursor, reached);
+	else if (!taken)
+		mp_cursor_unlock(claim->account, claim->subscription->name);
+	*next_due = Min(due, cursor.next_expiry);
+	return taken;
+}
+
+/*
+ * Sleeps until an event is committed, the next delivery or lease end is due or
+ * the time is up; false in the last case.
+ */
+static bool
+sleep_until_due(TimestampTz due, TimestampTz deadline)
+{
+	long		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+	if (timeout <= 0)
+		return false;
+	if (due != DT_NOEND)
+		timeout = Min(timeout, Max(TimestampDifferenceMilliseconds(mp_clock_now(), due), SHORTEST_SLEEP_MS));
+	mp_wait(Min(timeout, LONGEST_SLEEP_MS));
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * SQL
+ * ------------------------------------------------------------------------ */
+
+static void
+require_range(const char *argument, double value, double low, double high)
+{
+	if (!(value >= low && value <= high))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: %s must be between %g and %g", argument, low, high),
+				 errhint("retry=no. Correct the argument.")));
+}
+
+static MpSubscription *
+require_pull(MpSubscriptions *subscriptions, const char *name)
+{
+	MpSubscription *subscription = mp_subscription_find(subscriptions, name);
+
+	if (subscription == NULL)
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_NOT_FOUND),
+				 errmsg("MP404: subscription \"%s\" does not exist", name),
+				 errhint("retry=no. See the view mp_subscriptions.")));
+	if (subscription->mode != MP_PULL)
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_CONFLICT),
+				 errmsg("MP409: subscription \"%s\" is not of mode pull", name),
+				 errhint("retry=no. Its handler is run by the database; only pull subscriptions are claimed.")));
+	return subscription;
+}
+
+Datum
+mp_claim(PG_FUNCTION_ARGS)
+{
+	Claim		claim;
+	MpSubscriptions *subscriptions;
+	double		wait = PG_ARGISNULL(5) ? 0 : PG_GETARG_FLOAT8(5);
+	TimestampTz deadline;
+	TimestampTz due;
+	bool		announced = false;
+
+	mp_require_preload();
+	mp_require_read_committed();
+	memset(&claim, 0, sizeof(claim));
+	claim.wanted = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
+	claim.lease_seconds = PG_ARGISNULL(2) ? 30 : PG_GETARG_FLOAT8(2);
+	claim.no_worker = PG_ARGISNULL(3);
+	claim.worker = claim.no_worker ? (Datum) 0 : PG_GETARG_DATUM(3);
+	claim.account = PG_ARGISNULL(4) ? cstring_to_text("local") : PG_GETARG_TEXT_PP(4);
+	require_range("max_events", claim.wanted, 1, MAX_EVENTS);
+	require_range("lease_seconds", claim.lease_seconds, 0.001, MAX_LEASE);
+	require_range("wait_seconds", wait, 0, MAX_WAIT);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: subscription must not be NULL"),
+				 errhint("retry=no. Correct the argument.")));
+	claim.name = PG_GETARG_DATUM(0);
+	claim.store = mp_begin_rows(fcinfo, &claim.desc);
+	deadline = GetCurrentTimestamp() + (int64) (wait * USECS_PER_SEC);
+
+	for (;;)
+	{
+		bool		taken = false;
+
+		subscriptions = mp_subscriptions_hold();
+		claim.subscription = require_pull(subscriptions, TextDatumGetCString(claim.name));
+		due = DT_NOEND;
+		if (!claim.subscription->paused)
+		{
+			mp_spi_connect();
+			taken = take(&claim, &due);
+			mp_spi_finish();
+		}
+		mp_subscriptions_release(subscriptions);
+		if (taken || wait == 0)
+			break;
+
+		/* Announce the wait and look once more, so that no commit is missed. */
+		if (!announced)
+			mp_prepare_to_wait();
+		else if (!sleep_until_due(due, deadline))
+			break;
+		announced = !announced;
+		AcceptInvalidationMessages();
+	}
+	return (Datum) 0;
+}
