@@ -152,10 +152,18 @@ BEGIN
         RAISE EXCEPTION 'MP404: dead letter % does not exist', dlq_id
             USING ERRCODE = 'MP404', HINT = 'retry=no. See the view mp_dlq.';
     END IF;
+    -- Its delivery went without it (removed by hand, say): nobody goes on with the replay.
+    IF letter.status = 'replaying' AND NOT EXISTS (
+        SELECT FROM meal_planner.delivery d
+         WHERE d.account = letter.account AND d.subscription = letter.subscription AND d.position = letter.position)
+    THEN
+        letter.status := 'dead';
+    END IF;
     RETURN letter;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.lock_dead_letter(bigint) IS 'locks a dead letter; MP404 when there is none';
+COMMENT ON FUNCTION meal_planner.lock_dead_letter(bigint) IS
+'locks a dead letter; one whose replay nobody goes on with is returned as dead; MP404 when there is none';
 
 CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -181,6 +189,11 @@ BEGIN
                   DETAIL = format('Its subscription is "%s".', letter.subscription),
                   HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
     END IF;
+    PERFORM FROM meal_planner.event e WHERE e.account = letter.account AND e.position = letter.position;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
+            USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
+    END IF;
 
     INSERT INTO meal_planner.delivery
            (account, subscription, position, event_id, attempt, next_attempt_at, detail)
@@ -200,7 +213,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
-'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. MP400, MP404, MP409 when there is no handler';
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when there is no handler';
 
 CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -78,7 +78,7 @@ CREATE FUNCTION meal_planner.attempt_delivery(account text, subscription text, "
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_attempt_delivery';
 COMMENT ON FUNCTION meal_planner.attempt_delivery(text, text, bigint) IS
-'runs the handler for a delivery in a subtransaction and records what came of it: done, retry or dead';
+'runs the handler for a delivery in a subtransaction and records what came of it: done, retry, dead, or gone with its event or subscription';
 
 CREATE FUNCTION meal_planner.fail_delivery(
     account text, subscription text, "position" bigint, crashed boolean,
@@ -86,4 +86,4 @@ CREATE FUNCTION meal_planner.fail_delivery(
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_fail_delivery';
 COMMENT ON FUNCTION meal_planner.fail_delivery(text, text, bigint, boolean, text, text) IS
-'records that an attempt failed outside a handler call (its worker died): retry or dead';
+'records that an attempt failed outside a handler call (its worker died): retry, dead, or gone with its event or subscription';

@@ -180,6 +180,21 @@ remove_delivery(Datum account, Datum subscription, Datum position)
 	mp_plan_execute(&plan, values, NULL, 0);
 }
 
+/* Its event or its subscription is gone: nobody goes on with a replay either. */
+static void
+drop_delivery(Datum account, Datum subscription, Datum position)
+{
+	static MpPlan dead = {
+		.sql = "UPDATE meal_planner.dead_letter l SET status = 'dead'"
+		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.subscription OPERATOR(pg_catalog.=) $2"
+		" AND l.position OPERATOR(pg_catalog.=) $3 AND l.status OPERATOR(pg_catalog.=) 'replaying'",
+	.types = {TEXTOID, TEXTOID, INT8OID}};
+	Datum		values[3] = {account, subscription, position};
+
+	remove_delivery(account, subscription, position);
+	mp_plan_execute(&dead, values, NULL, 0);
+}
+
 void
 mp_delivery_finish(Datum account, Datum subscription, Datum position)
 {
@@ -223,8 +238,7 @@ mp_attempt_delivery(PG_FUNCTION_ARGS)
 	mp_spi_connect();
 	if (subscription == NULL || !load_delivery(account, name, position, &delivery))
 	{
-		/* unsubscribed meanwhile */
-		remove_delivery(account, name, position);
+		drop_delivery(account, name, position);
 		outcome = "gone";
 	}
 	else if (mp_handler_run(subscription, &delivery.event, 1, &failure))
@@ -262,6 +276,8 @@ mp_fail_delivery(PG_FUNCTION_ARGS)
 		outcome = mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, &failure)
 			? "retry" : "dead";
 	}
+	else
+		drop_delivery(PG_GETARG_DATUM(0), name, PG_GETARG_DATUM(2));
 	mp_spi_finish();
 	mp_subscriptions_release(subscriptions);
 	PG_RETURN_TEXT_P(cstring_to_text(outcome));

@@ -139,6 +139,37 @@ SELECT pg_temp.refusal(format('SELECT mp_replay_dlq(%s)', :letter));
 SELECT mp_subscribe('orders', '{"detail-type": ["Order"]}', 'on_order(meal_planner.event)');
 SELECT mp_replay_dlq(:letter, '{"n": 1}');
 
+-- Its event is no longer in the log: said so, and the letter stays as it was, to be discarded.
+SELECT mp_emit_event('Order', '{"n": 0}') AS event_id \gset
+SELECT max(id) AS letter FROM mp_dlq \gset
+DELETE FROM meal_planner.event WHERE id = :'event_id';
+SELECT regexp_replace(pg_temp.refusal(format('SELECT mp_replay_dlq(%s, ''{"n": 1}'')', :letter)), 'event [0-9a-f-]+', 'event ID');
+SELECT status, replay_count, corrected_detail FROM mp_dlq WHERE id = :letter;
+SELECT mp_discard_dlq(:letter, 'the event is gone');
+SELECT status FROM mp_dlq WHERE id = :letter;
+-- The event goes while a replay is on its way: dead again when the sweep finds out.
+SELECT mp_emit_event('Order', '{"n": 0}') AS event_id \gset
+SELECT max(id) AS letter FROM mp_dlq \gset
+INSERT INTO fault VALUES ('MPT01');
+SELECT mp_replay_dlq(:letter);
+TRUNCATE fault;
+DELETE FROM meal_planner.event WHERE id = :'event_id';
+SET meal_planner.clock_offset = 2500;
+CALL mp_sweep();
+RESET meal_planner.clock_offset;
+SELECT status, (SELECT count(*) FROM meal_planner.delivery) AS deliveries FROM mp_dlq WHERE id = :letter;
+-- Nobody goes on with a replay: it can be started again, or given up.
+SELECT mp_emit_event('Order', '{"n": 0}') AS event_id \gset
+SELECT max(id) AS letter FROM mp_dlq \gset
+INSERT INTO fault VALUES ('MPT01');
+SELECT mp_replay_dlq(:letter);
+DELETE FROM meal_planner.delivery;
+SELECT mp_replay_dlq(:letter);
+DELETE FROM meal_planner.delivery;
+TRUNCATE fault;
+SELECT mp_discard_dlq(:letter, 'stuck');
+SELECT status, replay_count FROM mp_dlq WHERE id = :letter;
+
 -- mp_send_to_dlq: by an external consumer, or without any subscription.
 SELECT mp_emit_event('Mail', '{"to": "x"}') AS event_id \gset
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'no such mailbox', 3) AS letter \gset
