@@ -21,6 +21,7 @@ CREATE TABLE meal_planner.dead_letter (
     corrected_detail jsonb,
     settled_at       timestamptz,
     discard_reason   text,
+    alerted          boolean     NOT NULL DEFAULT false,
     PRIMARY KEY (account, id),
     UNIQUE (account, subscription, position)
 );
@@ -28,6 +29,7 @@ COMMENT ON TABLE meal_planner.dead_letter IS
 'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
 COMMENT ON COLUMN meal_planner.dead_letter.reason IS
 'why it was given up: permanent, max_attempts, max_age, crash, or sent (mp_send_to_dlq)';
+COMMENT ON COLUMN meal_planner.dead_letter.alerted IS 'an alert was raised since it became dead; another one follows only when it becomes dead again';
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
 SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
 
@@ -42,7 +44,7 @@ CREATE TABLE meal_planner.alert (
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a dead letter became permanent; NOTIFY mp_alert goes out with it, once per transaction';
+'one row for every time a delivery was given up; NOTIFY mp_alert goes out with it, once per transaction';
 SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE FUNCTION meal_planner.record_dead_letter(
@@ -57,7 +59,9 @@ AS $$
 DECLARE
     moment      timestamptz := meal_planner.clock();
     failed_at   timestamptz;
-    was_alerted boolean;
+    was_alerted boolean := false;
+    -- What somebody sends as transient is only kept; all else is a delivery given up.
+    alerts      boolean := $6 <> 'sent';
     letter_id   bigint;
 BEGIN
     DELETE FROM meal_planner.delivery d
@@ -68,13 +72,13 @@ BEGIN
     -- finds what it was.
     INSERT INTO meal_planner.dead_letter AS l
            (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
-            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at)
+            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alerted)
     VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
-            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment)
+            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alerts)
     ON CONFLICT (account, subscription, position) DO NOTHING
     RETURNING l.id INTO letter_id;
     IF letter_id IS NULL THEN
-        SELECT l.id, l.status = 'dead' AND l.error_type <> 'transient' INTO letter_id, was_alerted
+        SELECT l.id, l.status = 'dead' AND l.alerted INTO letter_id, was_alerted
           FROM meal_planner.dead_letter l
          WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
            FOR UPDATE;
@@ -90,11 +94,12 @@ BEGIN
                status = 'dead',
                dead_at = moment,
                settled_at = NULL,
-               discard_reason = NULL
+               discard_reason = NULL,
+               alerted = alerts OR was_alerted
          WHERE l.account = $1 AND l.id = letter_id;
     END IF;
 
-    IF $5 <> 'transient' AND was_alerted IS NOT TRUE THEN
+    IF alerts AND NOT was_alerted THEN
         INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
         VALUES ($1, meal_planner.next_position(), 'dead_letter', letter_id, nullif($2, ''),
                 coalesce($9, $6), moment);
@@ -105,7 +110,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text) IS
-'moves a delivery to the dead letters, opening its row or reopening it; raises an alert when it becomes permanent, not while it stays so; returns the id';
+'moves a delivery to the dead letters, opening its row or reopening it; raises an alert when it becomes dead, none while it stays so nor for one sent as transient; returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,

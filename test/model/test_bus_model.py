@@ -105,8 +105,7 @@ class Delivery:
         replays = self.letter[3] if self.letter else 0
         self.letter = ["dead", reason, attempt - 1, replays]
         self.attempt = self.due = None
-        if reason == "permanent":
-            self.alerts += 1
+        self.alerts += 1
 
     def try_once(self, attempt, now):
         if self.kind == "permanent":

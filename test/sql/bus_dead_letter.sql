@@ -192,6 +192,10 @@ SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
 SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
+-- Dead all the time, whatever it is sent as: no second alert.
+SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', subscription => 'becoming') IS NOT NULL AS sent;
+SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
+SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
 -- A transient one raises none; another subscription has its own row.
 SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', NULL, 'mailer') <> :letter AS other;
 SELECT subscription, error_type, reason, retry_count FROM letter WHERE detail_type = 'Mail' AND subscription IS DISTINCT FROM 'becoming' ORDER BY subscription NULLS FIRST;
@@ -227,9 +231,16 @@ SELECT mp_emit_event('Aged', '{}') IS NOT NULL AS emitted;
 SET meal_planner.clock_offset = 3000;
 CALL mp_sweep();
 SELECT reason, retry_count FROM mp_dlq WHERE subscription = 'aged';
+SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'aged';
 SELECT mp_replay_dlq(id) FROM mp_dlq WHERE subscription = 'aged';
 SELECT attempt FROM meal_planner.delivery WHERE subscription = 'aged';
 SELECT dead_at - first_failed_at > interval '2900 s' AS first_failure_kept FROM mp_dlq WHERE subscription = 'aged';
+-- Exhausted once more: dead again, with the next alert; sent by hand while it is dead, none.
+SET meal_planner.clock_offset = 3101;
+CALL mp_sweep();
+SELECT reason, status, retry_count FROM mp_dlq WHERE subscription = 'aged';
+SELECT mp_send_to_dlq(event_id, 'permanent', 'no use', 9, 'aged') = id AS same FROM mp_dlq WHERE subscription = 'aged';
+SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'aged';
 RESET meal_planner.clock_offset;
 
 DROP VIEW letter;

@@ -84,7 +84,7 @@ RESET meal_planner.clock_offset;
 SELECT mp_unsubscribe('four');
 TRUNCATE seen;
 
--- Exhausted: five attempts, then a dead letter, and no alert for what was transient.
+-- Exhausted: five attempts, then a dead letter and one alert.
 UPDATE fails SET until_attempt = 99;
 SELECT mp_subscribe('four', '{"detail-type": ["Never"]}', 'on_four(meal_planner.event)');
 SELECT mp_emit_event('Never', '{}') IS NOT NULL AS emitter_unharmed;
@@ -102,7 +102,7 @@ SELECT count(*) AS left FROM meal_planner.delivery;
 SELECT subscription, detail_type, error_type, reason, sqlstate, error_message, error_detail, error_hint, retry_count, status, replay_count,
        dead_at - first_failed_at > interval '3900 s' AS first_failure_kept
   FROM mp_dlq;
-SELECT count(*) AS alerts FROM mp_alerts;
+SELECT subscription, message, dead_letter_status FROM mp_alerts;
 RESET meal_planner.clock_offset;
 SELECT mp_unsubscribe('four');
 
@@ -120,15 +120,18 @@ SELECT mp_emit_event('Once', '{}') IS NOT NULL AS emitter_unharmed;
 SELECT reason, retry_count, error_type FROM mp_dlq;
 DELETE FROM meal_planner.dead_letter;
 SELECT mp_subscribe('four', '{"detail-type": ["Old"]}', 'on_four(meal_planner.event)', options => '{"max_age": 5, "max_attempts": 100}');
+DELETE FROM meal_planner.alert;
 SELECT mp_emit_event('Old', '{}') IS NOT NULL AS emitter_unharmed;
 SET meal_planner.clock_offset = 2;
 CALL mp_sweep();
 SELECT reason, retry_count FROM mp_dlq;
+SELECT count(*) AS alerts FROM mp_alerts;
 RESET meal_planner.clock_offset;
 SELECT mp_unsubscribe('four');
 
 -- Permanent: a dead letter at once, with an alert; unless the subscription's own classes say otherwise.
 DELETE FROM meal_planner.dead_letter;
+DELETE FROM meal_planner.alert;
 CREATE FUNCTION on_zero(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT 1 / (e.detail ->> 'n')::int $$;
 SELECT mp_subscribe('zero', '{"detail-type": ["Zero"]}', 'on_zero(meal_planner.event)'),
        mp_subscribe('patient', '{"detail-type": ["Zero"]}', 'on_zero(meal_planner.event)');
