@@ -190,6 +190,29 @@ push_member(JsonbParseState **state, const char *name, const char *text)
 	(void) pushJsonbValue(state, WJB_VALUE, &value);
 }
 
+/*
+ * A problem of a draft has the name of the argument it is about: put
+ * the member of the entry in its place.
+ */
+static const char *
+problem_of_entry(const char *problem, const char *field)
+{
+	static const char *const members[][2] = {
+		{"source", "Source"}, {"detail_type", "DetailType"}, {"detail", "Detail"}, {"resources", "Resources"},
+		{"event_time", "Time"}, {"idempotency_key", "IdempotencyKey"}, {"stream", "Stream"}
+	};
+
+	for (size_t i = 0; i < lengthof(members); i++)
+	{
+		const char *name = strcmp(field, members[i][0]) == 0 ? strstr(problem, field) : NULL;
+
+		if (name != NULL)
+			return psprintf("MP400: %.*s%s%s", (int) (name - problem), problem, members[i][1],
+							name + strlen(field));
+	}
+	return psprintf("MP400: %s", problem);
+}
+
 static bool
 put_entry(const char *key pg_attribute_unused(), size_t key_len pg_attribute_unused(),
 		  const MpJson *entry, void *context)
@@ -208,7 +231,7 @@ put_entry(const char *key pg_attribute_unused(), size_t key_len pg_attribute_unu
 		draft = draft_of_entry(entry, batch->account, &error);
 	if (error.code == NULL && (problem = mp_check_draft(&draft, &field)) != NULL)
 		set_error(&error, strcmp(field, "detail") == 0 ? "MalformedDetail" : "InvalidArgument",
-				  psprintf("MP400: %s", problem));
+				  problem_of_entry(problem, field));
 	if (error.code == NULL && mp_append(&draft, &result) == MP_KEY_REUSED)
 		set_error(&error, "IdempotencyConflict",
 				  psprintf("MP422: idempotency key \"%s\" was used for other content",
