@@ -49,10 +49,13 @@ SELECT 'postgres', code, class, true
     -- connections (dblink, foreign tables)
     ('08', 'transient'), ('08007', 'unknown_outcome'), ('08P01', 'permanent'),
     -- what the handler did or was given is wrong and stays wrong
-    ('0A', 'permanent'), ('20', 'permanent'), ('21', 'permanent'), ('22', 'permanent'), ('23', 'permanent'),
-    ('24', 'permanent'), ('25', 'permanent'), ('2B', 'permanent'), ('2F', 'permanent'), ('34', 'permanent'),
-    ('38', 'permanent'), ('39', 'permanent'), ('42', 'permanent'), ('44', 'permanent'), ('54', 'permanent'),
-    ('P0', 'permanent'), ('XX', 'permanent'), ('F0', 'permanent'),
+    ('02', 'permanent'), ('03', 'permanent'), ('09', 'permanent'), ('0A', 'permanent'), ('0B', 'permanent'),
+    ('0F', 'permanent'), ('0L', 'permanent'), ('0P', 'permanent'), ('0Z', 'permanent'), ('10', 'permanent'),
+    ('20', 'permanent'), ('21', 'permanent'), ('22', 'permanent'), ('23', 'permanent'), ('24', 'permanent'),
+    ('25', 'permanent'), ('26', 'permanent'), ('27', 'permanent'), ('28', 'permanent'), ('2B', 'permanent'),
+    ('2D', 'permanent'), ('2E', 'permanent'), ('2F', 'permanent'), ('34', 'permanent'), ('38', 'permanent'),
+    ('39', 'permanent'), ('3B', 'permanent'), ('3D', 'permanent'), ('42', 'permanent'), ('44', 'permanent'),
+    ('54', 'permanent'), ('P0', 'permanent'), ('XX', 'permanent'), ('F0', 'permanent'),
     -- state that passes
     ('25006', 'transient'), ('25P03', 'timeout'), ('25P04', 'timeout'),
     ('40', 'contention'), ('40002', 'permanent'), ('40003', 'unknown_outcome'),
@@ -60,7 +63,7 @@ SELECT 'postgres', code, class, true
     ('57', 'shutdown'), ('57014', 'timeout'), ('57P05', 'timeout'),
     ('58', 'transient'), ('58P01', 'permanent'), ('72', 'transient'), ('HV', 'transient'),
     -- what is missing may be there after the next deployment
-    ('3F000', 'deploy'), ('42501', 'deploy'), ('42703', 'deploy'), ('42883', 'deploy'), ('42P01', 'deploy'),
+    ('3F000', 'deploy'), ('42501', 'deploy'), ('42703', 'deploy'), ('42704', 'deploy'), ('42883', 'deploy'), ('42P01', 'deploy'),
     -- this extension's own, and the two a handler may raise to say which it is
     ('MP', 'permanent'), ('MP409', 'contention'), ('MP503', 'transient'),
     ('MPT01', 'transient'), ('MPP01', 'permanent')

@@ -19,6 +19,11 @@ SELECT mp_backoff(2, '[]');
 -- What an error means.
 SELECT code, mp_classify_error(code) FROM unnest(ARRAY['22012', '23505', '40001', '40P01', '40002', '08006', '08P01', '53100', '55P03', '57014',
     '42601', '42883', '42501', 'P0001', 'XX000', 'MP400', 'MP409', 'MP503', 'MPT01', 'MPP01', 'ZZ999', '']) code;
+-- What a handler got wrong, by SQLSTATE class; what may come with the next deployment.
+SELECT code FROM unnest(ARRAY['02000', '03000', '09000', '0A000', '0B000', '0F001', '0LP01', '0P000', '0Z002', '10608', '20000', '21000', '22000',
+    '23000', '24000', '25001', '26000', '27000', '28P01', '2BP01', '2D000', '2E000', '2F000', '34000', '38000', '39000', '3B001', '3D000',
+    '42000', '44000', '54000', '55000', 'F0000', 'P0002', 'XX001']) code WHERE mp_classify_error(code) <> 'permanent';
+SELECT code FROM unnest(ARRAY['3F000', '42501', '42703', '42704', '42883', '42P01']) code WHERE mp_classify_error(code) <> 'deploy';
 INSERT INTO meal_planner.error_class (service, code, class)
 VALUES ('subscription:patient', '23', 'transient'), ('subscription:patient', '40001', 'permanent'), ('postgres', 'ZZ999', 'permanent');
 SELECT mp_classify_error('23505', 'patient') AS own_class, mp_classify_error('40001', 'patient') AS own_code,
