@@ -428,4 +428,4 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.mp_sweep(float8) IS
-'does all that is due now; with max_seconds it keeps going that long, waking when the next thing is due or an event is committed. Several sweeps at once are harmless. Not inside a transaction block; MP503 without shared_preload_libraries';
+'does all that is due now; with max_seconds it keeps going that long, waking when the next thing is due or an event is committed. Several sweeps at once are harmless. MP400, MP409 inside a transaction block, MP503 without shared_preload_libraries';

@@ -318,8 +318,8 @@ end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has appended events"),
+					(errcode(MP_ERRCODE_CONFLICT),
+					 errmsg("MP409: cannot prepare a transaction that has appended events"),
 					 errhint("retry=no. Its events would be invisible to the readers' bound; commit it in one phase.")));
 			break;
 		default:

@@ -82,10 +82,11 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 	double		max_seconds = PG_ARGISNULL(0) ? 0 : PG_GETARG_FLOAT8(0);
 	static bool registered = false;
 
-	if (IsTransactionBlock())
+	/* a subtransaction is that of a handler, or of a block with EXCEPTION */
+	if (IsTransactionBlock() || IsSubTransaction())
 		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("mp_sweep cannot run inside a transaction block"),
+				(errcode(MP_ERRCODE_CONFLICT),
+				 errmsg("MP409: cannot sweep inside a transaction block"),
 				 errhint("retry=no. It commits after every step; call it on its own.")));
 	if (!(max_seconds >= 0 && max_seconds <= 86400))
 		ereport(ERROR,

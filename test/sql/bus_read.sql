@@ -111,6 +111,7 @@ SELECT count(*) FROM mp_read_events(pattern => '{"detail-type": ["Serial"]}');
 BEGIN;
 SELECT mp_emit_event('Prepared', '{}') IS NOT NULL AS emitted;
 PREPARE TRANSACTION 'mp_prepared';
+\echo :LAST_ERROR_SQLSTATE
 SELECT count(*) AS in_flight FROM mp_in_flight;
 
 -- In the middle of a query that stops early, and twice in one query.

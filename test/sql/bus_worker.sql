@@ -213,6 +213,16 @@ CALL mp_sweep();
 ROLLBACK;
 CREATE FUNCTION sweep_inside() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL mp_sweep(); END $$;
 SELECT sweep_inside();
+-- Nor in a handler; what ends a transaction there is wrong however often it is tried.
+CREATE FUNCTION commits(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$;
+CREATE FUNCTION sweeps(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL mp_sweep(); END $$;
+SELECT mp_subscribe('commits', '{"detail-type": ["Inside"]}', 'commits(meal_planner.event)'),
+       mp_subscribe('sweeps', '{"detail-type": ["Inside"]}', 'sweeps(meal_planner.event)');
+SELECT mp_emit_event('Inside', '{}') IS NOT NULL AS emitted;
+SELECT subscription, reason, "sqlstate", error_message FROM mp_dlq WHERE detail_type = 'Inside';
+SELECT subscription, "sqlstate", error_message FROM meal_planner.delivery WHERE subscription = 'sweeps';
+SELECT mp_unsubscribe('commits'), mp_unsubscribe('sweeps');
+DROP FUNCTION commits, sweeps;
 CALL mp_sweep(-1);
 CALL mp_sweep('NaN');
 CALL mp_sweep(86401);
