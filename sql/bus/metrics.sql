@@ -25,7 +25,8 @@ CREATE VIEW @extschema@.mp_subscriptions AS
 SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
        cursors.cursor, cursors.lag_events, cursors.lag_seconds,
        deliveries.in_flight, deliveries.retrying, 0::bigint AS blocked, letters.dead,
-       s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason, s.builtin
+       s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason,
+       EXISTS (SELECT FROM meal_planner.shipped_subscription h WHERE h.name = s.name) AS builtin
   FROM meal_planner.subscription s
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE d.token IS NOT NULL) AS in_flight,

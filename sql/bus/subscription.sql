@@ -21,12 +21,21 @@ COMMENT ON COLUMN meal_planner.subscription.handler IS
 COMMENT ON COLUMN meal_planner.subscription.owner IS 'the role that subscribed; its handler runs as this role';
 COMMENT ON COLUMN meal_planner.subscription.handler_path IS
 'search_path of the handler: the subscriber''s when it subscribed, pg_temp last; never the emitter''s';
+COMMENT ON COLUMN meal_planner.subscription.builtin IS 'shipped, and as it was shipped: not dumped';
 COMMENT ON COLUMN meal_planner.subscription.start_position IS 'where its cursor starts, in every account; an older cursor, of a time in another mode, counts no more';
 SELECT pg_extension_config_dump('meal_planner.subscription', 'WHERE NOT builtin');
 CREATE TRIGGER keep_user_version BEFORE UPDATE ON meal_planner.subscription
     FOR EACH ROW WHEN (old.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('name');
 CREATE TRIGGER replace_shipped BEFORE INSERT ON meal_planner.subscription
     FOR EACH ROW WHEN (NOT new.builtin) EXECUTE FUNCTION meal_planner.keep_user_version('name');
+
+-- builtin says that a row is as it was shipped; this, that there is a shipped
+-- one of that name.  Not dumped, as CREATE EXTENSION fills it.
+CREATE TABLE meal_planner.shipped_subscription (
+    name text PRIMARY KEY
+);
+COMMENT ON TABLE meal_planner.shipped_subscription IS
+'subscriptions that the extension ships, changed by a user or not: they can be changed and paused, not removed';
 
 -- Every backend keeps the subscriptions compiled; whoever changes the table,
 -- by whatever way, tells them all.
@@ -125,7 +134,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO meal_planner.subscription
            (name, pattern, mode, handler, owner, handler_path, start_position, created_at, builtin)
-    VALUES ($1, $2, 'inline', $3, current_user, 'pg_catalog, pg_temp', 0, clock_timestamp(), true)
+    VALUES ($1, $2, 'inline', $3, current_user, 'pg_catalog, pg_temp', 0, clock_timestamp(), true);
+    INSERT INTO meal_planner.shipped_subscription (name) VALUES ($1);
 $$;
 COMMENT ON FUNCTION meal_planner.subscribe_builtin(text, jsonb, text) IS
 'registers an inline subscription of the extension itself; for its install script, which runs without the shared library preloaded';

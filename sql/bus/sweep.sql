@@ -32,7 +32,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM meal_planner.require_subscription(name);
-    IF EXISTS (SELECT FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name AND s.builtin) THEN
+    IF EXISTS (SELECT FROM meal_planner.shipped_subscription s WHERE s.name = mp_unsubscribe.name) THEN
         RAISE EXCEPTION 'MP409: subscription "%" belongs to the extension', name
             USING ERRCODE = 'MP409', HINT = 'retry=no. Pause it with mp_pause_subscription.';
     END IF;

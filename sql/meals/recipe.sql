@@ -17,6 +17,52 @@ ALTER TABLE meal_planner.food_alias ALTER builtin SET DEFAULT false;
 ALTER TABLE meal_planner.food_measure ALTER builtin SET DEFAULT false;
 ALTER TABLE meal_planner.food_nutrient ALTER builtin SET DEFAULT false;
 
+-- A starter row that people change becomes theirs too, as a changed error class
+-- does.  Other rows may refer to the one that it takes the place of, so that
+-- one is not deleted but given the new values.
+CREATE FUNCTION meal_planner.update_shipped() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    new_values text;
+    same_key   text;
+    updated    bigint;
+BEGIN
+    SELECT string_agg(format('%1$I = ($1).%1$I', a.attname), ', ') INTO new_values
+      FROM pg_attribute a
+     WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped;
+    SELECT string_agg(format('t.%1$I = ($1).%1$I', k.key), ' AND ') INTO same_key
+      FROM unnest(TG_ARGV) AS k (key);
+    EXECUTE format('UPDATE %I.%I t SET %s WHERE t.builtin AND %s', TG_TABLE_SCHEMA, TG_TABLE_NAME, new_values, same_key)
+      USING NEW;
+    GET DIAGNOSTICS updated = ROW_COUNT;
+    IF updated > 0 THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.update_shipped() IS
+'a restored row gives its values to the shipped one of the same key, if there is one, instead of being inserted';
+
+DO $$
+DECLARE
+    starter record;
+BEGIN
+    FOR starter IN
+        SELECT * FROM (VALUES
+            ('unit', 'code'), ('unit_alias', 'alias'), ('aisle', 'name'), ('nutrient', 'code'), ('food', 'name'),
+            ('food_alias', 'alias'), ('food_measure', 'food, unit'), ('food_nutrient', 'food, nutrient')) AS s (name, key)
+    LOOP
+        EXECUTE format('CREATE TRIGGER keep_user_version BEFORE UPDATE ON meal_planner.%I FOR EACH ROW WHEN (old.builtin)
+                        EXECUTE FUNCTION meal_planner.keep_user_version(%s)', starter.name, starter.key);
+        EXECUTE format('CREATE TRIGGER update_shipped BEFORE INSERT ON meal_planner.%I FOR EACH ROW WHEN (NOT new.builtin)
+                        EXECUTE FUNCTION meal_planner.update_shipped(%s)', starter.name, starter.key);
+    END LOOP;
+END
+$$;
+
 CREATE TABLE meal_planner.recipe (
     account      text        NOT NULL,
     id           uuid        NOT NULL,

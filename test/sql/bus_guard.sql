@@ -46,6 +46,7 @@ SELECT lag_events FROM mp_subscriptions WHERE name = 'guard worker';
 SELECT mp_unsubscribe('recipe_created');
 SELECT mp_pause_subscription('recipe_created', 'for a while');
 UPDATE meal_planner.error_class SET class = 'transient' WHERE service = 'postgres' AND code = 'P0';
+SELECT mp_unsubscribe('recipe_created');
 SELECT count(*) AS dumped_subscriptions FROM meal_planner.subscription WHERE NOT builtin AND name = 'recipe_created';
 SELECT count(*) AS dumped_classes FROM meal_planner.error_class WHERE NOT builtin;
 -- as a restore does it, beside the shipped rows
@@ -55,6 +56,8 @@ INSERT INTO meal_planner.subscription (name, pattern, mode, handler, owner, hand
 SELECT 'nutrition_calculated', pattern, mode, handler, owner, handler_path, start_position, created_at, now()
   FROM meal_planner.subscription WHERE name = 'nutrition_calculated';
 SELECT builtin, paused_at IS NOT NULL AS paused FROM meal_planner.subscription WHERE name = 'nutrition_calculated';
+SELECT mp_unsubscribe('nutrition_calculated');
+SELECT name, paused FROM mp_subscriptions WHERE builtin ORDER BY name;
 
 -- A handler may hear from another server that it shuts down; this one does not.
 CREATE FUNCTION hears_of_shutdown(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
