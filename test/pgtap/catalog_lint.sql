@@ -136,7 +136,7 @@ SELECT is_empty($$
     SELECT r.oid::regclass FROM relation r
      WHERE r.relkind = 'r'
        AND r.oid <> ALL ((SELECT extconfig FROM pg_extension WHERE extname = 'meal_planner')::oid[])
-       AND r.relname NOT IN ('grant_profile')
+       AND r.relname NOT IN ('grant_profile', 'shipped_subscription')
     $$, 'every table that can hold rows of a user is dumped');
 CREATE FUNCTION pg_temp.is_filled(relation regclass) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
