@@ -20,7 +20,7 @@ SELECT p.profile, o.object
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
                        'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
                        'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_alerts', 'mp_event_rates',
-                       'mp_subscriptions', 'cursor_position', 'accounts', 'mp_handler_stats', 'handler_stats'])
+                       'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken', 'mp_handler_stats', 'handler_stats'])
   ) AS p (profile, objects),
   LATERAL unnest(p.objects) AS o (object);
 INSERT INTO meal_planner.grant_profile (profile, object)

@@ -26,7 +26,8 @@ SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
        cursors.cursor, cursors.lag_events, cursors.lag_seconds,
        deliveries.in_flight, deliveries.retrying, 0::bigint AS blocked, letters.dead,
        s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason,
-       EXISTS (SELECT FROM meal_planner.shipped_subscription h WHERE h.name = s.name) AS builtin
+       EXISTS (SELECT FROM meal_planner.shipped_subscription h WHERE h.name = s.name) AS builtin,
+       meal_planner.is_broken(s.name) AS broken
   FROM meal_planner.subscription s
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE d.token IS NOT NULL) AS in_flight,
@@ -50,4 +51,4 @@ SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
                WHERE e.account = c.account AND e.position > c.cursor) behind
        ) cursors ON s.mode = 'worker';
 COMMENT ON VIEW @extschema@.mp_subscriptions IS
-'subscriptions with the furthest-behind cursor, lag in events and seconds (worker), deliveries in flight and retrying, dead letters, and why one is paused';
+'subscriptions with the furthest-behind cursor, lag in events and seconds (worker), deliveries in flight and retrying, dead letters, why one is paused, and whether it is broken (its pattern or options are none)';

@@ -47,6 +47,12 @@ CREATE TRIGGER subscription_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meal_planner.subscription
     FOR EACH STATEMENT EXECUTE FUNCTION meal_planner.subscription_changed();
 
+CREATE FUNCTION meal_planner.is_broken(subscription text) RETURNS boolean
+LANGUAGE c VOLATILE STRICT SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_subscription_is_broken';
+COMMENT ON FUNCTION meal_planner.is_broken(text) IS
+'whether the pattern or the options of a subscription, written by hand, are none: it gets no events until it is replaced';
+
 -- The cursors, as a ledger: a batch inserts its end and removes the end before
 -- it.  A row updated in place would be walked version by version under a long
 -- snapshot; here the current cursor is the highest key, found at once.

@@ -120,7 +120,9 @@ BEGIN
                                                NULL, 'the worker died while the handler ran');
         END LOOP;
         FOR batch IN
-            DELETE FROM meal_planner.worker_batch b WHERE b.token = dead RETURNING *
+            DELETE FROM meal_planner.worker_batch b
+             WHERE b.token = dead AND NOT meal_planner.is_broken(b.subscription)
+            RETURNING *
         LOOP
             WITH taken AS (
                 INSERT INTO meal_planner.delivery AS d (account, subscription, position, event_id, next_attempt_at)
@@ -276,7 +278,7 @@ BEGIN
                greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
           FROM meal_planner.subscription s,
                LATERAL meal_planner.accounts(s.start_position) a (account)
-         WHERE s.mode = 'worker' AND s.paused_at IS NULL
+         WHERE s.mode = 'worker' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
          ORDER BY cursor
     LOOP
         -- The bound first, the snapshot of the next statement second.

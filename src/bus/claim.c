@@ -388,7 +388,7 @@ mp_claim(PG_FUNCTION_ARGS)
 		subscriptions = mp_subscriptions_hold();
 		claim.subscription = require_pull(subscriptions, TextDatumGetCString(claim.name));
 		due = DT_NOEND;
-		if (!claim.subscription->paused)
+		if (!claim.subscription->paused && !claim.subscription->broken)
 		{
 			mp_spi_connect();
 			taken = take(&claim, &due);

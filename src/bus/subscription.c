@@ -73,6 +73,7 @@ static MpSubscriptions *stale_sets = NULL;
 static Oid	subscription_relation = InvalidOid;
 
 PG_FUNCTION_INFO_V1(mp_subscription_changed);
+PG_FUNCTION_INFO_V1(mp_subscription_is_broken);
 
 /* ------------------------------------------------------------------------
  * Going out of date
@@ -155,10 +156,56 @@ mode_of(const char *name)
 	return strcmp(name, "worker") == 0 ? MP_WORKER : MP_PULL;
 }
 
+/*
+ * mp_subscribe lets nothing through that does not compile, but a row may be
+ * written by hand, or by another version.  It must not fail everybody's emits:
+ * it matches nothing, and whoever loads it is told.  Only errors of the pure
+ * reading are caught, which leave nothing behind but memory; hence no
+ * subtransaction.
+ */
+static void
+compile_subscription(MpSubscription *subscription, Jsonb *options, Jsonb *pattern, MemoryContext context)
+{
+	MemoryContext caller_memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		subscription->policy = mp_policy_of_jsonb(options, true);
+		subscription->pattern = mp_compile_pattern(pattern, context);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller_memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode != MP_ERRCODE_INVALID &&
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: subscription \"%s\" is broken and gets no events", subscription->name),
+				 errdetail("%s", error->message),
+				 errhint("retry=no. Replace it with mp_subscribe.")));
+		FreeErrorData(error);
+		subscription->broken = true;
+		subscription->policy = mp_policy_of_jsonb(NULL, true);
+		/* every event has a source */
+		subscription->pattern =
+			mp_compile_pattern(DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+																  CStringGetDatum("{\"source\": [{\"exists\": false}]}"))),
+							   context);
+	}
+	PG_END_TRY();
+}
+
 static void
 build_subscription(HeapTuple row, TupleDesc desc, MemoryContext context, MpSubscription *subscription)
 {
 	bool		isnull;
+	Jsonb	   *options = DatumGetJsonbP(SPI_getbinval(row, desc, 6, &isnull));
+	Jsonb	   *pattern = DatumGetJsonbP(SPI_getbinval(row, desc, 7, &isnull));
 
 	memset(subscription, 0, sizeof(*subscription));
 	subscription->name = column_text(row, desc, 1, context);
@@ -166,10 +213,9 @@ build_subscription(HeapTuple row, TupleDesc desc, MemoryContext context, MpSubsc
 	subscription->handler = column_text(row, desc, 3, context);
 	subscription->owner = column_text(row, desc, 4, context);
 	subscription->handler_path = column_text(row, desc, 5, context);
-	subscription->policy = mp_policy_of_jsonb(DatumGetJsonbP(SPI_getbinval(row, desc, 6, &isnull)), true);
-	subscription->pattern = mp_compile_pattern(DatumGetJsonbP(SPI_getbinval(row, desc, 7, &isnull)), context);
 	subscription->paused = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
 	subscription->start_position = DatumGetInt64(SPI_getbinval(row, desc, 9, &isnull));
+	compile_subscription(subscription, options, pattern, context);
 }
 
 static int
@@ -200,7 +246,7 @@ build_index(MpSubscriptions *set)
 		const size_t *lengths;
 		int			count;
 
-		if (set->all[i].mode != MP_INLINE)
+		if (set->all[i].mode != MP_INLINE || set->all[i].broken)
 			continue;
 		set->has_inline = true;
 		count = mp_pattern_literals(set->all[i].pattern, "detail-type", &literals, &lengths);
@@ -360,10 +406,33 @@ mp_subscriptions_matching(MpSubscriptions *subscriptions, const MpEvent *event,
 MpSubscription *
 mp_subscription_find(MpSubscriptions *subscriptions, const char *name)
 {
-	for (int i = 0; i < subscriptions->count; i++)
-		if (strcmp(subscriptions->all[i].name, name) == 0)
-			return &subscriptions->all[i];
+	int			low = 0;
+	int			high = subscriptions->count;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+		int			order = strcmp(subscriptions->all[middle].name, name);
+
+		if (order == 0)
+			return &subscriptions->all[middle];
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
 	return NULL;
+}
+
+Datum
+mp_subscription_is_broken(PG_FUNCTION_ARGS)
+{
+	MpSubscriptions *subscriptions = mp_subscriptions_hold();
+	MpSubscription *subscription = mp_subscription_find(subscriptions, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	bool		broken = subscription != NULL && subscription->broken;
+
+	mp_subscriptions_release(subscriptions);
+	PG_RETURN_BOOL(broken);
 }
 
 /*

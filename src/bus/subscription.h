@@ -24,6 +24,7 @@ typedef struct MpSubscription
 	MpMode		mode;
 	bool		paused;
 	int64		start_position;	/* where its cursor starts */
+	bool		broken;			/* its pattern or options are none: no event matches */
 	const MpPattern *pattern;
 	MpRetryPolicy policy;
 

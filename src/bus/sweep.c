@@ -242,8 +242,11 @@ mp_run_batch(PG_FUNCTION_ARGS)
 	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(name));
 
 	mp_spi_connect();
-	/* gone or changed since the claim: its batch went with it */
-	if (subscription != NULL && subscription->mode == MP_WORKER)
+	/*
+	 * gone or changed since the claim: its batch went with it; broken since
+	 * then: the batch waits until it is repaired
+	 */
+	if (subscription != NULL && subscription->mode == MP_WORKER && !subscription->broken)
 	{
 		MpEvent    *events;
 		int			count = load_batch(subscription, stretch, &events);

@@ -54,7 +54,7 @@ CREATE TEMP TABLE api_view (name text PRIMARY KEY, columns text[] NOT NULL);
 INSERT INTO api_view VALUES
 ('mp_dlq', '{id,event_id,subscription,detail_type,error_type,sqlstate,error_message,retry_count,status,first_failed_at,dead_at,replay_count,event}'),
 ('mp_event_rates', '{account,detail_type,source}'),
-('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused}'),
+('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused,broken}'),
 ('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
 ('mp_in_flight', '{pid,account,since,read_position}'),

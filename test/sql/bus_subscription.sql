@@ -180,6 +180,35 @@ SELECT event FROM seen WHERE subscription = 'down' ORDER BY n;
 SELECT subscription, sqlstate, event -> 'detail' ->> 'n' AS n FROM mp_dlq;
 SELECT mp_unsubscribe('down');
 
+-- Rows written by hand that mp_subscribe would refuse: told once when they are
+-- loaded; they get nothing, and nobody else is harmed.
+CREATE FUNCTION on_gone(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT $$;
+SELECT mp_subscribe(name, '{"detail-type": ["Broken"]}', 'on_gone(meal_planner.event)', mode)
+  FROM (VALUES ('bad handler', 'inline'), ('bad options', 'inline'), ('bad owner', 'inline'), ('bad pattern', 'inline'),
+               ('bad worker', 'worker'), ('good worker', 'worker'), ('number', 'inline')) AS s (name, mode);
+SELECT mp_subscribe('good', '{"detail-type": ["Broken"]}', 'on_b(meal_planner.event)');
+BEGIN;
+UPDATE meal_planner.subscription SET pattern = '{"detail-type": "Broken"}' WHERE name IN ('bad pattern', 'bad worker');
+UPDATE meal_planner.subscription SET options = '{"max_attempt": 3}' WHERE name = 'bad options';
+UPDATE meal_planner.subscription SET owner = 'mp_nobody' WHERE name = 'bad owner';
+UPDATE meal_planner.subscription SET handler = 'public.no_such(meal_planner.event)' WHERE name = 'bad handler';
+SELECT mp_emit_event('Broken', '{"n": 1}') IS NOT NULL AS emitted;
+COMMIT;
+SET client_min_messages = error;
+UPDATE meal_planner.subscription SET options = '{"max_age": 1e400}' WHERE name = 'number';
+SELECT mp_emit_event('Broken', '{"n": 2}') IS NOT NULL AS emitted;
+SELECT count(*) FROM seen WHERE event = 'Broken';
+SELECT subscription, sqlstate, count(*) FROM meal_planner.delivery WHERE subscription LIKE 'bad%' GROUP BY 1, 2 ORDER BY 1;
+CALL mp_sweep();
+SELECT name, broken, lag_events FROM mp_subscriptions WHERE NOT builtin ORDER BY name;
+-- Replaced, the worker goes on where it was.
+SELECT mp_subscribe('bad worker', '{"detail-type": ["Broken"]}', 'on_b(meal_planner.event)', 'worker');
+CALL mp_sweep();
+SELECT count(*) FROM seen WHERE event = 'Broken';
+SELECT mp_unsubscribe(name) FROM mp_subscriptions WHERE NOT builtin;
+RESET client_min_messages;
+DROP FUNCTION on_gone;
+
 DROP FUNCTION on_a, on_b, on_null, on_strict, wrong_argument, two_arguments, wrong_result, set_result, on_change, on_down;
 DROP PROCEDURE a_procedure;
 DROP TABLE seen;
