@@ -60,7 +60,9 @@ SELECT mp_ack(pg_temp.token('a')) AS again;
 -- Some of it; twice does no harm.
 SELECT mp_ack(pg_temp.token('b'), ARRAY[pg_temp.id(4)]), mp_ack(pg_temp.token('b'), ARRAY[pg_temp.id(4)]) AS again;
 SELECT remaining FROM meal_planner.consumer_claim WHERE worker = 'b';
+\set VERBOSITY sqlstate
 SELECT mp_ack(pg_temp.token('b'), ARRAY[pg_temp.id(1)]) AS not_mine;
+\set VERBOSITY default
 -- The last one closes the claim.
 SELECT mp_ack(pg_temp.token('b'), ARRAY[pg_temp.id(5), pg_temp.id(6)]);
 SELECT mp_ack(pg_temp.token('b')) AS closed;
