@@ -134,6 +134,13 @@ COMMENT ON FUNCTION @extschema@.mp_put_events(jsonb, text) IS
 'PutEvents: an array of {"Source","DetailType","Detail" (object or JSON text),"Resources","Time","IdempotencyKey","Stream"}.
 Returns {"FailedEntryCount":n,"Entries":[{"EventId"}|{"ErrorCode","ErrorMessage"}]}, same length and order; a bad entry does not fail the others. MP400 when entries is no array.';
 
+-- C: rows for mp_put_events' own INSERT; none for anybody else.
+CREATE FUNCTION meal_planner.batch_rows() RETURNS SETOF meal_planner.event
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
+AS 'MODULE_PATHNAME', 'mp_batch_rows';
+COMMENT ON FUNCTION meal_planner.batch_rows() IS
+'the events that the running mp_put_events is about to insert';
+
 CREATE FUNCTION @extschema@.mp_event(event_id uuid, account text DEFAULT 'local')
 RETURNS jsonb
 LANGUAGE sql VOLATILE -- sees what the same statement has emitted

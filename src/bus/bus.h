@@ -103,4 +103,10 @@ extern double mp_random_share(void);
 /* A C string as text, NULL as SQL NULL. */
 extern Datum mp_text_or_null(const char *string, bool *isnull);
 
+/* Order of their bytes, whatever the collation. */
+extern int	mp_compare_texts(const text *left, const text *right);
+
+/* An array for a kept plan, without NULLs. */
+extern Datum mp_array(Datum *elements, int count, Oid type);
+
 #endif							/* MP_BUS_H */

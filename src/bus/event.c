@@ -97,7 +97,8 @@ mp_check_draft(const MpDraft *draft, const char **field)
 		*field = "resources";
 		return "resources must be a one-dimensional array";
 	}
-	deconstruct_array(draft->resources, TEXTOID, -1, false, TYPALIGN_INT, &resources, &nulls, &count);
+	if (ARR_NDIM(draft->resources) > 0)
+		deconstruct_array(draft->resources, TEXTOID, -1, false, TYPALIGN_INT, &resources, &nulls, &count);
 	envelope.resource_count = count;
 	if (count > 0)
 	{
@@ -225,8 +226,8 @@ look_up_partition(int64 position)
  * first needs one makes it.  Inside a handler the event table is in use and
  * cannot be altered: there the default partition takes the row.
  */
-static void
-ensure_partition(int64 position)
+void
+mp_ensure_partition(int64 position)
 {
 	static bool registered = false;
 	static MpPlan make = {
@@ -270,13 +271,31 @@ set_text(MpEvent *event, MpEventColumn column, text *value)
 	event->values[column] = PointerGetDatum(value);
 }
 
-MpAppendOutcome
-mp_append(const MpDraft *draft, MpAppendResult *result)
+void
+mp_event_of_draft(const MpDraft *draft, const MpPlace *place, MpEvent *event)
 {
-	MpEvent		event;
-	int64		position;
-	bytea	   *fingerprint = NULL;
-	TimestampTz now = mp_clock_now();
+	memset(event, 0, sizeof(*event));
+	set_text(event, MP_EVENT_ACCOUNT, draft->account);
+	event->values[MP_EVENT_POSITION] = Int64GetDatum(place->position);
+	event->values[MP_EVENT_ID] = UUIDPGetDatum(place->id);
+	set_text(event, MP_EVENT_DETAIL_TYPE, draft->detail_type);
+	set_text(event, MP_EVENT_SOURCE, draft->source);
+	event->values[MP_EVENT_TIME] = TimestampTzGetDatum(draft->has_time ? draft->time : place->now);
+	set_text(event, MP_EVENT_REGION, draft->region);
+	event->values[MP_EVENT_RESOURCES] = PointerGetDatum(draft->resources);
+	event->values[MP_EVENT_DETAIL] = JsonbPGetDatum(draft->detail);
+	set_text(event, MP_EVENT_STREAM, draft->stream);
+	event->nulls[MP_EVENT_VERSION] = (draft->stream == NULL);
+	event->values[MP_EVENT_VERSION] = Int64GetDatum(place->version);
+	event->nulls[MP_EVENT_DELIVER_AFTER] = !draft->has_deliver_after;
+	event->values[MP_EVENT_DELIVER_AFTER] = TimestampTzGetDatum(draft->deliver_after);
+	set_text(event, MP_EVENT_IDEMPOTENCY_KEY, draft->idempotency_key);
+	event->values[MP_EVENT_HOPS] = Int16GetDatum(place->hops);
+}
+
+int
+mp_hops_of_append(const MpDraft *draft)
+{
 	int			hops = mp_handler_hops();
 
 	if (hops > mp_max_hops)
@@ -285,17 +304,25 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 				 errmsg("MP508: event \"%s\" would be more than %d handlers away from the first",
 						text_to_cstring(draft->detail_type), mp_max_hops),
 				 errhint("retry=no. Look for handlers that emit to each other, or raise meal_planner.max_hops.")));
+	return hops;
+}
+
+MpAppendOutcome
+mp_append(const MpDraft *draft, MpAppendResult *result)
+{
+	MpEvent		event;
+	MpPlace		place = {.id = &result->id, .now = mp_clock_now(), .hops = mp_hops_of_append(draft)};
+	bytea	   *fingerprint = NULL;
 
 	mp_require_preload();
 	mp_spi_connect();
-	memset(&event, 0, sizeof(event));
 
 	if (draft->idempotency_key)
 	{
 		MpKeyState	state;
 
 		fingerprint = mp_draft_fingerprint(draft);
-		state = mp_key_look_up(draft, fingerprint, now, &result->id);
+		state = mp_key_look_up(draft, fingerprint, place.now, &result->id);
 		if (state != MP_KEY_FREE)
 		{
 			mp_spi_finish();
@@ -303,7 +330,6 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 		}
 	}
 
-	event.nulls[MP_EVENT_VERSION] = true;
 	if (draft->stream)
 	{
 		int64		version = mp_stream_lock(draft->account, draft->stream);
@@ -314,15 +340,14 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 			result->version = version;
 			return MP_VERSION_CONFLICT;
 		}
-		event.nulls[MP_EVENT_VERSION] = false;
-		event.values[MP_EVENT_VERSION] = Int64GetDatum(version + 1);
+		place.version = version + 1;
 	}
 
-	position = mp_position_append(VARDATA_ANY(draft->account), VARSIZE_ANY_EXHDR(draft->account), 1);
-	mp_position_make_uuid(position, &result->id);
+	place.position = mp_position_append(VARDATA_ANY(draft->account), VARSIZE_ANY_EXHDR(draft->account), 1);
+	mp_position_make_uuid(place.position, &result->id);
 	if (draft->idempotency_key)
 	{
-		MpKeyState	state = mp_key_claim(draft, fingerprint, now, &result->id);
+		MpKeyState	state = mp_key_claim(draft, fingerprint, place.now, &result->id);
 
 		if (state != MP_KEY_FREE)
 		{
@@ -330,22 +355,9 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 			return state == MP_KEY_SAME ? MP_DUPLICATE : MP_KEY_REUSED;
 		}
 	}
-	ensure_partition(position);
+	mp_ensure_partition(place.position);
 
-	set_text(&event, MP_EVENT_ACCOUNT, draft->account);
-	event.values[MP_EVENT_POSITION] = Int64GetDatum(position);
-	event.values[MP_EVENT_ID] = UUIDPGetDatum(&result->id);
-	set_text(&event, MP_EVENT_DETAIL_TYPE, draft->detail_type);
-	set_text(&event, MP_EVENT_SOURCE, draft->source);
-	event.values[MP_EVENT_TIME] = TimestampTzGetDatum(draft->has_time ? draft->time : now);
-	set_text(&event, MP_EVENT_REGION, draft->region);
-	event.values[MP_EVENT_RESOURCES] = PointerGetDatum(draft->resources);
-	event.values[MP_EVENT_DETAIL] = JsonbPGetDatum(draft->detail);
-	set_text(&event, MP_EVENT_STREAM, draft->stream);
-	event.nulls[MP_EVENT_DELIVER_AFTER] = !draft->has_deliver_after;
-	event.values[MP_EVENT_DELIVER_AFTER] = TimestampTzGetDatum(draft->deliver_after);
-	set_text(&event, MP_EVENT_IDEMPOTENCY_KEY, draft->idempotency_key);
-	event.values[MP_EVENT_HOPS] = Int16GetDatum(hops);
+	mp_event_of_draft(draft, &place, &event);
 	insert_event(&event);
 	mp_spi_finish();
 	return MP_APPENDED;

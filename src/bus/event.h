@@ -52,8 +52,40 @@ extern const char *mp_check_draft(const MpDraft *draft, const char **field);
 /* Records a checked draft.  SPI is not connected. */
 extern MpAppendOutcome mp_append(const MpDraft *draft, MpAppendResult *result);
 
+/*
+ * append.c: records checked drafts of one account, in their order, together.
+ * No draft has an expected version.  SPI is not connected.
+ */
+extern void mp_append_batch(const MpDraft *drafts, int count,
+							MpAppendOutcome *outcomes, MpAppendResult *results);
+
+/* Where and when a draft becomes an event. */
+typedef struct MpPlace
+{
+	int64		position;
+	const pg_uuid_t *id;
+	int64		version;		/* in its stream, if it has one */
+	TimestampTz now;
+	int			hops;
+} MpPlace;
+
+/* The event of a draft; its values point into both. */
+extern void mp_event_of_draft(const MpDraft *draft, const MpPlace *place, MpEvent *event);
+
+/* The hops of an event that is appended now; MP508 when they are too many. */
+extern int	mp_hops_of_append(const MpDraft *draft);
+
+/* Sees to it that the partition of a position exists, if it can be made now. */
+extern void mp_ensure_partition(int64 position);
+
 /* stream.c: locks a stream and returns the version of its last event, 0 for none. */
 extern int64 mp_stream_lock(text *account, text *stream);
+
+/*
+ * The same for many, which are different and sorted as mp_compare_texts does:
+ * one order for everybody, so that none wait for each other.  SPI is connected.
+ */
+extern void mp_streams_lock(text *account, text **streams, int count, int64 *versions);
 
 /* idempotency.c */
 typedef enum MpKeyState
@@ -68,5 +100,19 @@ extern bytea *mp_draft_fingerprint(const MpDraft *draft);
 extern MpKeyState mp_key_look_up(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
 extern MpKeyState mp_key_claim(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
 
+extern bool mp_same_fingerprint(const bytea *a, const bytea *b);
+
+/* A key of a batch, and what it stands for. */
+typedef struct MpBatchKey
+{
+	const MpDraft *draft;
+	bytea	   *fingerprint;	/* of its first use, here or in the past */
+	pg_uuid_t	id;
+	bool		taken;			/* it stood for an event before */
+} MpBatchKey;
+
+/* The same for many keys, which are different; to be claimed in a fixed order. */
+extern void mp_keys_look_up(text *account, MpBatchKey **keys, int count, TimestampTz now);
+extern void mp_keys_claim(text *account, MpBatchKey **keys, int count, TimestampTz now);
 
 #endif							/* MP_BUS_EVENT_H */

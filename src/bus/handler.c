@@ -55,7 +55,7 @@ must_get_through(int sqlerrcode)
 }
 
 static MpFailure
-failure_of_error(const ErrorData *error)
+failure_of_error(const ErrorData *error, int event)
 {
 	return (MpFailure)
 	{
@@ -63,7 +63,8 @@ failure_of_error(const ErrorData *error)
 			.message = pstrdup(error->message ? error->message : "no message"),
 			.detail = error->detail ? pstrdup(error->detail) : NULL,
 			.hint = error->hint ? pstrdup(error->hint) : NULL,
-			.context = error->context ? pstrdup(error->context) : NULL
+			.context = error->context ? pstrdup(error->context) : NULL,
+			.event = event
 	};
 }
 
@@ -99,7 +100,8 @@ invoke_handler(MpSubscription *subscription, Datum argument)
 }
 
 static void
-call_handler(MpSubscription *subscription, const MpEvent *events, int count, MemoryContext per_call)
+call_handler(MpSubscription *subscription, const MpEvent *events, int count, MemoryContext per_call,
+			 volatile int *at)
 {
 	Oid			caller;
 	int			caller_context;
@@ -121,6 +123,7 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count, Mem
 	subscription->running++;
 	for (int i = 0; i < count; i++)
 	{
+		*at = i;
 		current_hops = mp_event_hops(&events[i]) + 1;
 		/* each call sees what the one before did */
 		if (i > 0)
@@ -156,6 +159,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	int			caller_hops = current_hops;
 	int			caller_running = subscription->running;
 	volatile bool succeeded = false;
+	volatile int at = 0;
 	instr_time	start;
 	instr_time	duration;
 
@@ -169,7 +173,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	{
 		/* The context of an error is to be the handler's, not how it was reached. */
 		error_context_stack = NULL;
-		call_handler(subscription, events, count, handler_memory);
+		call_handler(subscription, events, count, handler_memory, &at);
 		current_hops = caller_hops;
 		error_context_stack = caller_error_context;
 		ReleaseCurrentSubTransaction();
@@ -194,7 +198,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		CurrentResourceOwner = caller_owner;
 		if (must_get_through(error->sqlerrcode))
 			ReThrowError(error);
-		*failure = failure_of_error(error);
+		*failure = failure_of_error(error, at);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

@@ -15,6 +15,7 @@ typedef struct MpFailure
 	char	   *detail;
 	char	   *hint;
 	char	   *context;
+	int			event;			/* the number of the event that was being handled */
 } MpFailure;
 
 /*

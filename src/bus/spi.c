@@ -8,8 +8,10 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 void
@@ -114,6 +116,27 @@ mp_text_or_null(const char *string, bool *isnull)
 {
 	*isnull = (string == NULL);
 	return string ? CStringGetTextDatum(string) : (Datum) 0;
+}
+
+int
+mp_compare_texts(const text *left, const text *right)
+{
+	size_t		a = VARSIZE_ANY_EXHDR(left);
+	size_t		b = VARSIZE_ANY_EXHDR(right);
+	int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(a, b));
+
+	return order != 0 ? order : (a > b) - (a < b);
+}
+
+Datum
+mp_array(Datum *elements, int count, Oid type)
+{
+	int16		len;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &by_value, &align);
+	return PointerGetDatum(construct_array(elements, count, type, len, by_value, align));
 }
 
 /*

@@ -46,3 +46,46 @@ mp_stream_lock(text *account, text *stream)
 		return 0;
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
+
+void
+mp_streams_lock(text *account, text **streams, int count, int64 *versions)
+{
+	/*
+	 * All are made before the first is locked: who waits for a maker holds no
+	 * lock yet that the maker may come to want.
+	 */
+	static MpPlan make = {
+		.sql = "INSERT INTO meal_planner.stream (account, stream)"
+		" SELECT $1, u.stream FROM pg_catalog.unnest($2) AS u (stream) ON CONFLICT DO NOTHING",
+	.types = {TEXTOID, TEXTARRAYOID}};
+	static MpPlan lock = {
+		.sql = "SELECT FROM pg_catalog.unnest($2) AS u (stream), LATERAL ("
+		"SELECT FROM meal_planner.stream s"
+		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.stream OPERATOR(pg_catalog.=) u.stream"
+		" FOR NO KEY UPDATE) l",
+	.types = {TEXTOID, TEXTARRAYOID}, .in_index_order = true};
+	static MpPlan last = {
+		.sql = "SELECT (SELECT e.version FROM meal_planner.event e"
+		" WHERE e.account OPERATOR(pg_catalog.=) $1 AND e.stream OPERATOR(pg_catalog.=) u.stream"
+		" AND e.stream IS NOT NULL"
+		" ORDER BY e.account DESC, e.stream DESC, e.version DESC LIMIT 1)"
+		" FROM pg_catalog.unnest($2) AS u (stream)",
+	.types = {TEXTOID, TEXTARRAYOID}, .in_index_order = true};
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum		values[2];
+
+	for (int i = 0; i < count; i++)
+		elements[i] = PointerGetDatum(streams[i]);
+	values[0] = PointerGetDatum(account);
+	values[1] = mp_array(elements, count, TEXTOID);
+	mp_plan_execute(&make, values, NULL, 0);
+	mp_plan_execute(&lock, values, NULL, 0);
+	mp_plan_read_latest(&last, values, NULL, 0);
+	for (int i = 0; i < count; i++)
+	{
+		bool		isnull;
+		Datum		version = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+
+		versions[i] = isnull ? 0 : DatumGetInt64(version);
+	}
+}
