@@ -132,7 +132,8 @@ LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_put_events';
 COMMENT ON FUNCTION @extschema@.mp_put_events(jsonb, text) IS
 'PutEvents: an array of {"Source","DetailType","Detail" (object or JSON text),"Resources","Time","IdempotencyKey","Stream"}.
-Returns {"FailedEntryCount":n,"Entries":[{"EventId"}|{"ErrorCode","ErrorMessage"}]}, same length and order; a bad entry does not fail the others. MP400 when entries is no array.';
+Returns {"FailedEntryCount":n,"Entries":[{"EventId"}|{"ErrorCode","ErrorMessage"}]}, same length and order; a bad entry does not fail the others.
+Inline subscriptions get their events together; what the subtransactions of a transaction (50) do not suffice for is left to the sweep. MP400 when entries is no array.';
 
 -- C: rows for mp_put_events' own INSERT; none for anybody else.
 CREATE FUNCTION meal_planner.batch_rows() RETURNS SETOF meal_planner.event

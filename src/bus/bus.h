@@ -2,9 +2,10 @@
  * bus.h
  *		What the rooms of the bus share: an event, errors, the owner's rights.
  *
- * An event's life, file by file: event.c (emit) -> position.c (its place in
- * the log) -> dispatch.c (who wants it) -> handler.c (one call) -> delivery.c
- * (what failed, retry, dead letter) -> sweep.c (what is due).
+ * An event's life, file by file: event.c (emit; many: batch.c, append.c) ->
+ * position.c (its place in the log) -> dispatch.c (who wants it) -> handler.c
+ * (one call) -> delivery.c (what failed, retry, dead letter) -> sweep.c (what
+ * is due).
  */
 #ifndef MP_BUS_H
 #define MP_BUS_H

@@ -51,7 +51,7 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT mp_send_to_dlq(gen_random_uuid(), 'permanent', 'x') $$, '42501'), ($$ SELECT mp_replay_dlq(1) $$, '42501'), ($$ SELECT mp_discard_dlq(1, 'x') $$, '42501'),
     ($$ SELECT mp_grant('mp_t_nobody', 'operator') $$, '42501'),
     ($$ SELECT meal_planner.ensure_partition(1) $$, '42501'), ($$ SELECT meal_planner.next_position() $$, '42501'),
-    ($$ SELECT meal_planner.read_bound() $$, '42501'), ($$ SELECT meal_planner.attempt_delivery('a', 'b', 1) $$, '42501'),
+    ($$ SELECT meal_planner.batch_rows() $$, '42501'), ($$ SELECT meal_planner.read_bound() $$, '42501'), ($$ SELECT meal_planner.attempt_delivery('a', 'b', 1) $$, '42501'),
     ($$ SELECT meal_planner.record_dead_letter('a', 'b', 1, gen_random_uuid(), 'permanent', 'x', 0, NULL, NULL) $$, '42501'),
     ($$ SELECT meal_planner.save_subscription('a', '{}', 'pull', NULL, 'postgres', '', '{}') $$, '42501'),
     ($$ SELECT meal_planner.call_in_database('postgres', 'SELECT 1') $$, '42501'),

@@ -137,3 +137,23 @@ SELECT mp_emit_event('E', '{"n": 14}') IS NOT NULL AS emitted;
 RESET meal_planner.clock_offset;
 DROP VIEW stretch;
 DROP FUNCTION on_cross, on_later;
+
+-- A batch that begins in the last partition and ends in one that is not there yet: a row that
+-- comes from elsewhere sets the position clock 300 places before its end.
+CREATE TABLE crossed (n int);
+CREATE FUNCTION on_crossed(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ INSERT INTO crossed VALUES ((e.detail ->> 'n')::int) $$;
+SELECT mp_subscribe('crossed', '{"detail-type": ["Crossing"]}', 'on_crossed(meal_planner.event)');
+SELECT max(upper) AS edge, max(upper) - (300 << 10) AS before_edge, count(*) AS partitions FROM meal_planner.event_partition \gset
+INSERT INTO meal_planner.event (account, position, id, detail_type, source, time, region, resources, detail, hops)
+VALUES ('restored', :before_edge, gen_random_uuid(), 'Restored', 's', now(), 'r', '{}', '{}', 0);
+SELECT mp_put_events((SELECT jsonb_agg(jsonb_build_object('Source', 's', 'DetailType', 'Crossing', 'Detail', jsonb_build_object('n', n), 'Stream', 'crossing') ORDER BY n)
+                        FROM generate_series(1, 1000) n), 'crossing') -> 'FailedEntryCount' AS failed;
+SELECT count(*) FILTER (WHERE position < :edge) AS before_edge, count(*) FILTER (WHERE position >= :edge) AS behind_it,
+       count(DISTINCT tableoid) AS partitions, bool_and(version = (detail ->> 'n')::bigint) AS in_order
+  FROM meal_planner.event WHERE account = 'crossing';
+SELECT count(*) - :partitions AS made FROM meal_planner.event_partition;
+SELECT count(*) AS in_default FROM meal_planner.event_default;
+SELECT count(*) AS handled FROM crossed;
+SELECT mp_unsubscribe('crossed');
+DROP FUNCTION on_crossed;
+DROP TABLE crossed;

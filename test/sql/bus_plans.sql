@@ -71,6 +71,23 @@ SELECT mp_emit_event('Many', '{"n": 7}', account => 'many', idempotency_key => '
 :events
 :keys
 ROLLBACK;
+-- The same for a batch: two streams with new keys, and two keys that are known.
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT mp_put_events('[
+  {"Source": "meal-planner", "DetailType": "Step", "Detail": {}, "Stream": "s1", "IdempotencyKey": "x"},
+  {"Source": "meal-planner", "DetailType": "Step", "Detail": {}, "Stream": "s0", "IdempotencyKey": "y"}]', 'streams') -> 'FailedEntryCount' AS failed;
+:events
+:keys
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT mp_put_events('[
+  {"Source": "meal-planner", "DetailType": "Many", "Detail": {"n": 7}, "IdempotencyKey": "k7"},
+  {"Source": "meal-planner", "DetailType": "Many", "Detail": {"n": 8}, "IdempotencyKey": "k8"}]', 'many') -> 'FailedEntryCount' AS failed;
+:events
+:keys
+ROLLBACK;
 -- A backend's first use of the clock asks for the highest position: a probe per account.
 \c -
 BEGIN;

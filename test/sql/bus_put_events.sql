@@ -105,12 +105,72 @@ SELECT :'answer'::jsonb #>> '{Entries,0,EventId}' = :'answer'::jsonb #>> '{Entri
        :'answer'::jsonb -> 'FailedEntryCount' AS failed;
 SELECT array_agg(detail_type ORDER BY position) FROM meal_planner.event WHERE account = 'keys';
 
+-- The first entry with a key speaks for it, in whatever order keys are claimed; a bad one does not.
+SELECT mp_emit_event('A', '{"old": true}', 's', idempotency_key => 'a', account => 'many') AS id \gset old_
+SELECT mp_put_events('[
+  {"Source": "s", "DetailType": "Z", "Detail": {}, "IdempotencyKey": "z", "Stream": "k"},
+  {"Source": "s", "DetailType": "M", "Detail": 0, "IdempotencyKey": "m", "Stream": "k"},
+  {"Source": "s", "DetailType": "M", "Detail": {"n": 1}, "IdempotencyKey": "m", "Stream": "k"},
+  {"Source": "s", "DetailType": "A", "Detail": {}, "IdempotencyKey": "a", "Stream": "k"},
+  {"Source": "s", "DetailType": "Z", "Detail": {"n": 2}, "IdempotencyKey": "z", "Stream": "k"},
+  {"Source": "s", "DetailType": "Free", "Detail": {}, "Stream": "k"},
+  {"Source": "s", "DetailType": "Z", "Detail": "{}", "IdempotencyKey": "z", "Stream": "k"},
+  {"Source": "s", "DetailType": "A", "Detail": {"old": true}, "IdempotencyKey": "a"},
+  {"Source": "s", "DetailType": "M", "Detail": {"n": 1}, "IdempotencyKey": "m", "Stream": "k"}]', 'many') AS answer \gset
+SELECT n, coalesce(r ->> 'ErrorMessage', e.detail_type) AS answer, e.version,
+       CASE WHEN e.id IS NOT NULL THEN first_value(n) OVER (PARTITION BY e.id ORDER BY n) END AS same_as, e.id = :'old_id' AS old
+  FROM jsonb_array_elements(:'answer'::jsonb -> 'Entries') WITH ORDINALITY AS x (r, n)
+  LEFT JOIN meal_planner.event e ON e.account = 'many' AND e.id = (r ->> 'EventId')::uuid
+ ORDER BY n;
+SELECT array_agg(detail_type ORDER BY position) AS written FROM meal_planner.event WHERE account = 'many';
+SELECT key, count(*) FROM meal_planner.idempotency_key WHERE account = 'many' GROUP BY key ORDER BY key;
+-- The same batch again writes nothing.
+CREATE TABLE puts (n int, answer jsonb);
+INSERT INTO puts SELECT n, mp_put_events(jsonb_build_array(
+    jsonb_build_object('Source', 's', 'DetailType', 'T', 'Detail', '{}'::jsonb, 'IdempotencyKey', 'one', 'Stream', 'r'),
+    jsonb_build_object('Source', 's', 'DetailType', 'T', 'Detail', '{}'::jsonb, 'IdempotencyKey', 'two', 'Stream', 'r')), 'again')
+  FROM generate_series(1, 2) n;
+SELECT count(DISTINCT answer) AS answers, (SELECT count(*) FROM meal_planner.event WHERE account = 'again') AS events FROM puts;
+-- A key that has expired is free.
+SET meal_planner.clock_offset = 86401;
+INSERT INTO puts SELECT 3, mp_put_events(jsonb_build_array(
+    jsonb_build_object('Source', 's', 'DetailType', 'T', 'Detail', '{"new": true}'::jsonb, 'IdempotencyKey', 'two', 'Stream', 'r')), 'again');
+SELECT p.answer -> 'FailedEntryCount' AS failed, version FROM puts p, mp_read_stream('r', account => 'again') s
+ WHERE p.n = 3 AND s.event ->> 'id' = p.answer #>> '{Entries,0,EventId}';
+RESET meal_planner.clock_offset;
+DROP TABLE puts;
+
 -- Streams: versions in the order of the entries.
 SELECT * FROM pg_temp.put('[
   {"Source": "s", "DetailType": "V1", "Detail": {}, "Stream": "plan"},
   {"Source": "s", "DetailType": "bad", "Detail": 0, "Stream": "plan"},
   {"Source": "s", "DetailType": "V2", "Detail": {}, "Stream": "plan"}]', 'streams');
 SELECT version, event ->> 'detail-type' AS type FROM mp_read_stream('plan', account => 'streams');
+
+-- Several, mixed, some of them older: each without gaps, and in position order.
+SELECT mp_put_events((SELECT jsonb_agg(jsonb_build_object('Source', 's', 'DetailType', 'T', 'Detail', jsonb_build_object('n', n), 'Stream', 'x' || n * 7 % 5)
+                                       ORDER BY n) FROM generate_series(1, 20) n), 'streams') -> 'FailedEntryCount' AS failed
+  FROM generate_series(1, 3);
+SELECT stream, count(*), min(version), max(version), count(DISTINCT version), bool_and(in_order)
+  FROM (SELECT stream, version, version > coalesce(lag(version) OVER (PARTITION BY stream ORDER BY position), 0) AS in_order
+          FROM meal_planner.event WHERE account = 'streams' AND stream LIKE 'x%') e
+ GROUP BY stream ORDER BY stream;
+
+-- A thousand: one position after the other, ids in the order of the entries.
+CREATE TABLE thousand AS SELECT mp_put_events((
+    SELECT jsonb_agg(CASE WHEN n % 100 = 0 THEN '{}' ELSE
+           jsonb_build_object('Source', 's', 'DetailType', 'T', 'Detail', jsonb_build_object('n', n), 'Resources', jsonb_build_array('r' || n)) END ORDER BY n)
+      FROM generate_series(1, 1000) n), 'thousand') AS answer;
+SELECT answer -> 'FailedEntryCount' AS failed, jsonb_array_length(answer -> 'Entries') AS entries FROM thousand;
+SELECT count(*) AS found, bool_and((e.detail ->> 'n')::int = x.n AND e.resources = ARRAY['r' || x.n]) AS theirs,
+       bool_and(e.position > x.before) AS in_order, count(DISTINCT e.time) AS times
+  FROM (SELECT n, r, lag(meal_planner.event_position((r ->> 'EventId')::uuid), 1, 0::bigint) OVER (ORDER BY n) AS before
+          FROM thousand, jsonb_array_elements(answer -> 'Entries') WITH ORDINALITY AS x (r, n) WHERE r ? 'EventId') x
+  JOIN meal_planner.event e ON e.account = 'thousand' AND e.id = (x.r ->> 'EventId')::uuid;
+SELECT count(*) AS read FROM mp_read_events(0, 2000, account => 'thousand');
+DROP TABLE thousand;
+-- Nobody else gets rows from its source.
+SELECT count(*) FROM meal_planner.batch_rows();
 
 -- Handlers run, and one that fails harms no entry.
 CREATE TABLE seen (detail_type text);
@@ -127,6 +187,147 @@ SELECT * FROM pg_temp.put('[
   {"Source": "s", "DetailType": "Two", "Detail": {}}]', 'handled');
 SELECT * FROM seen;
 SELECT detail_type, error_message, status FROM mp_dlq;
+
+-- Together: one subtransaction for all events of a subscription, in order.
+CREATE TABLE handled (seq serial, subscription text, n int);
+CREATE TABLE broken (n int);
+CREATE FUNCTION handle(subscription text, e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO handled (subscription, n) VALUES (subscription, (e.detail ->> 'n')::int);
+    IF EXISTS (SELECT FROM broken b WHERE b.n = (e.detail ->> 'n')::int) THEN
+        RAISE 'broken' USING ERRCODE = 'MPT01';
+    END IF;
+END $$;
+CREATE FUNCTION handle_a(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT handle('a', e) $$;
+CREATE FUNCTION handle_b(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ INSERT INTO handled (subscription, n) VALUES ('b', (e.detail ->> 'n')::int) $$;
+SELECT mp_subscribe('a', '{"detail-type": ["Work"]}', 'handle_a(meal_planner.event)'),
+       mp_subscribe('b', '{"detail-type": ["Work", "Other"], "detail": {"n": [{"numeric": [">", 5]}]}}', 'handle_b(meal_planner.event)');
+CREATE FUNCTION pg_temp.work(first int, last int) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT mp_put_events((SELECT jsonb_agg(jsonb_build_object('Source', 's', 'DetailType', CASE WHEN n % 3 = 0 THEN 'Other' ELSE 'Work' END,
+                                                              'Detail', jsonb_build_object('n', n)) ORDER BY n)
+                            FROM generate_series(first, last) n), 'work') -> 'FailedEntryCount'
+$$;
+-- What happened to whom since, and in how many subtransactions that lasted; then all is cleared.
+CREATE FUNCTION pg_temp.outcome(OUT subscription text, OUT done bigint, OUT subtransactions bigint, OUT in_order boolean,
+                                OUT failed bigint, OUT failures text, OUT left_over bigint, OUT first_left bigint, OUT all_due boolean)
+RETURNS SETOF record LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.name, h.done, h.subtransactions, h.in_order, d.failed, d.failures, d.left_over, d.first_left, d.all_due
+      FROM (VALUES ('a'), ('b')) s (name),
+           LATERAL (SELECT count(*) AS done, count(DISTINCT x.xmin::text) AS subtransactions, bool_and(x.n > x.before) AS in_order
+                      FROM (SELECT xmin, n, lag(n, 1, 0) OVER (ORDER BY seq) AS before FROM handled WHERE handled.subscription = s.name) x) h,
+           LATERAL (SELECT count(*) FILTER (WHERE y.attempt = 1) AS failed,
+                           string_agg(DISTINCT y.error_message, ', ') AS failures,
+                           count(*) FILTER (WHERE y.attempt = 0) AS left_over,
+                           min((e.detail ->> 'n')::bigint) FILTER (WHERE y.attempt = 0) AS first_left,
+                           bool_and(y.next_attempt_at <= meal_planner.clock()) FILTER (WHERE y.attempt = 0) AS all_due
+                      FROM meal_planner.delivery y JOIN meal_planner.event e ON e.account = y.account AND e.position = y.position
+                     WHERE y.subscription = s.name) d;
+    DELETE FROM handled;
+    DELETE FROM broken;
+    DELETE FROM meal_planner.delivery;
+END $$;
+SELECT pg_temp.work(1, 30);
+SELECT * FROM handled ORDER BY seq LIMIT 22;
+SELECT * FROM pg_temp.outcome();
+SELECT pg_temp.work(1, 1000);
+SELECT * FROM pg_temp.outcome();
+-- One fails: the others are run around it, and the other subscription does not notice.
+INSERT INTO broken VALUES (500);
+SELECT pg_temp.work(1, 1000);
+SELECT * FROM pg_temp.outcome();
+-- The first, the last.
+INSERT INTO broken VALUES (1), (1000);
+SELECT pg_temp.work(1, 1000);
+SELECT * FROM pg_temp.outcome();
+-- All fail: at most 50 subtransactions, the rest is left to the sweep; not at the cost of the other subscription.
+INSERT INTO broken SELECT generate_series(1, 1000);
+SELECT pg_temp.work(1, 1000);
+SELECT * FROM pg_temp.outcome();
+INSERT INTO broken SELECT generate_series(1, 1000, 10);
+SELECT pg_temp.work(1, 1000);
+SELECT sum(done) + sum(failed) + sum(left_over) = 667 + 995 AS none_lost, sum(failed) AS failed, max(first_left) AS first_left, bool_and(in_order) AS in_order
+  FROM pg_temp.outcome();
+-- They are the transaction's: a second batch has none left, the next transaction has.
+BEGIN;
+INSERT INTO broken SELECT generate_series(1, 100);
+SELECT pg_temp.work(1, 100), pg_temp.work(101, 110);
+COMMIT;
+SELECT * FROM pg_temp.outcome();
+SELECT pg_temp.work(1, 10);
+SELECT * FROM pg_temp.outcome();
+BEGIN;
+INSERT INTO broken SELECT generate_series(1, 100);
+SAVEPOINT s;
+SELECT pg_temp.work(1, 100);
+ROLLBACK;
+SELECT pg_temp.work(1, 10);
+SELECT * FROM pg_temp.outcome();
+-- What was left is run by the sweep.
+BEGIN;
+INSERT INTO broken SELECT generate_series(1, 100);
+SELECT pg_temp.work(1, 100);
+DELETE FROM broken;
+COMMIT;
+CALL mp_sweep();
+SELECT * FROM pg_temp.outcome();
+-- A single event has a subtransaction of its own all the same.
+BEGIN;
+INSERT INTO broken SELECT generate_series(1, 100);
+SELECT pg_temp.work(1, 100);
+SELECT mp_emit_event('Work', '{"n": 200}') IS NOT NULL AS emitted;
+COMMIT;
+SELECT subscription, done FROM pg_temp.outcome();
+-- Paused: deliveries, no attempt.
+SELECT mp_pause_subscription('a');
+SELECT pg_temp.work(1, 10);
+SELECT * FROM pg_temp.outcome();
+SELECT mp_resume_subscription('a');
+-- A handler that cannot be called fails every event, and not the batch.
+ALTER FUNCTION handle_a RENAME TO handle_gone;
+SELECT pg_temp.work(1, 3);
+SELECT subscription, done, failed, failures, left_over FROM pg_temp.outcome();
+SELECT subscription, detail_type, error_message FROM mp_dlq WHERE subscription = 'a' ORDER BY id;
+ALTER FUNCTION handle_gone RENAME TO handle_a;
+-- More subscriptions than subtransactions: the last ones, by name, get theirs from the sweep.
+SELECT count(mp_subscribe('crowd ' || to_char(n, 'FM00'), '{"detail-type": ["Crowd"]}', 'handle_b(meal_planner.event)')) FROM generate_series(1, 60) n;
+SELECT mp_put_events('[{"Source": "s", "DetailType": "Crowd", "Detail": {"n": 6}}, {"Source": "s", "DetailType": "Crowd", "Detail": {"n": 7}}]') -> 'FailedEntryCount' AS failed;
+SELECT count(*) AS run FROM handled;
+SELECT count(*), min(subscription), max(subscription), max(attempt) AS attempt FROM meal_planner.delivery;
+SELECT done FROM pg_temp.outcome() WHERE subscription = 'b';
+SELECT count(mp_unsubscribe('crowd ' || to_char(n, 'FM00'))) FROM generate_series(1, 60) n;
+
+-- A handler that emits, one event or a batch of them: their handlers run within it, and go with it.
+CREATE FUNCTION on_nest(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM mp_emit_event('Work', jsonb_build_object('n', 1000 + (e.detail ->> 'n')::int), account => 'nest');
+    PERFORM mp_put_events(jsonb_build_array(
+        jsonb_build_object('Source', 's', 'DetailType', 'Work', 'Detail', jsonb_build_object('n', 2000 + (e.detail ->> 'n')::int)),
+        jsonb_build_object('Source', 's', 'DetailType', 'Other', 'Detail', jsonb_build_object('n', 3000 + (e.detail ->> 'n')::int))), 'nest');
+    IF (e.detail ->> 'n')::int = 2 THEN
+        RAISE 'second thoughts' USING ERRCODE = 'MPT01';
+    END IF;
+END $$;
+SELECT mp_subscribe('nest', '{"detail-type": ["Nest"]}', 'on_nest(meal_planner.event)');
+SELECT mp_put_events((SELECT jsonb_agg(jsonb_build_object('Source', 's', 'DetailType', 'Nest', 'Detail', jsonb_build_object('n', n), 'Stream', 'nest') ORDER BY n)
+                        FROM generate_series(1, 3) n), 'nest') -> 'FailedEntryCount' AS failed;
+SELECT detail_type, detail, version, hops FROM meal_planner.event WHERE account = 'nest' ORDER BY position;
+SELECT subscription, n FROM handled ORDER BY seq;
+SELECT subscription, attempt, error_message FROM meal_planner.delivery;
+DELETE FROM handled;
+DELETE FROM meal_planner.delivery;
+-- A circle of batches ends.
+CREATE FUNCTION on_circle(e meal_planner.event) RETURNS void LANGUAGE sql AS $$
+    SELECT mp_put_events('[{"Source": "s", "DetailType": "Circle", "Detail": {}}]', 'circle')
+$$;
+SELECT mp_subscribe('circle', '{"detail-type": ["Circle"]}', 'on_circle(meal_planner.event)');
+SELECT mp_put_events('[{"Source": "s", "DetailType": "Circle", "Detail": {}}]', 'circle') -> 'FailedEntryCount' AS failed;
+SELECT count(*), max(hops) FROM meal_planner.event WHERE account = 'circle';
+SELECT reason, "sqlstate", left(error_message, 60) AS message FROM mp_dlq WHERE subscription = 'circle';
+SELECT mp_unsubscribe('circle'), mp_unsubscribe('nest'), mp_unsubscribe('a'), mp_unsubscribe('b');
+DROP FUNCTION on_circle, on_nest, handle_a, handle_b, handle;
+DROP TABLE handled, broken;
 
 -- No array; an empty one; a bad account fails every entry.
 SELECT mp_put_events('{}');

@@ -96,6 +96,18 @@ DO $$ BEGIN FOR i IN 1 .. %d / 100 LOOP
     COMMIT;
 END LOOP; END $$
 EOS
+my $mixed = <<'EOS';
+DO $$ BEGIN FOR i IN 1 .. %d / 100 LOOP
+    PERFORM mp_put_events((SELECT jsonb_agg(jsonb_build_object('Source', 'memory', 'DetailType', CASE WHEN n %% 50 = 0 THEN 'Bad' ELSE 'Good' END,
+                                                               'Detail', CASE WHEN n %% 11 = 0 THEN '[]' ELSE jsonb_build_object('n', n, 'code', 'MPT01') END,
+                                                               'Resources', jsonb_build_array('r' || n), 'Time', 0,
+                                                               'Stream', 's' || n %% 10, 'IdempotencyKey', (i * 50 + n)::text))
+                             FROM generate_series(1, 100) n));
+    COMMIT;
+END LOOP; END $$
+EOS
+$session->query_safe(sprintf $mixed, 6000);
+check_growth('batches with streams, keys, handlers and failures', $long || 40_000, $mixed);
 check_growth('readers', $long || 100_000, <<'EOS');
 DO $$ BEGIN FOR i IN 1 .. %d / 100 LOOP
     PERFORM count(*) FROM mp_read_events(0, 100, '{"source":["memory"]}');
