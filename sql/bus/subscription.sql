@@ -76,6 +76,12 @@ AS 'MODULE_PATHNAME', 'mp_read_bound';
 COMMENT ON FUNCTION meal_planner.read_bound(text) IS
 'the position up to which the log of an account (NULL: of every account) is complete; take it first and the snapshot second';
 
+CREATE FUNCTION meal_planner.read_committed_only() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_read_committed_only';
+COMMENT ON FUNCTION meal_planner.read_committed_only() IS
+'MP409 in a REPEATABLE READ or SERIALIZABLE transaction, whose snapshot may be older than a bound that was read just now';
+
 CREATE FUNCTION meal_planner.subscription_start(options jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

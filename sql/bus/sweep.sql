@@ -321,6 +321,7 @@ AS $$
 DECLARE
     claimed meal_planner.claim;
 BEGIN
+    PERFORM meal_planner.read_committed_only();
     IF NOT meal_planner.sweep_time_left() THEN
         RETURN NULL;
     END IF;
@@ -339,6 +340,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM meal_planner.read_committed_only();
     -- Only what this session has claimed and still holds: the argument may come
     -- from anybody, and the subscription may be another one by now.
     IF claimed.up_to IS NULL THEN
@@ -413,17 +415,21 @@ DECLARE
     claimed meal_planner.claim;
 BEGIN
     token := meal_planner.sweep_begin(max_seconds);
-    PERFORM meal_planner.sweep_maintain();
     COMMIT;
+    -- A snapshot is to be newer than the bound it is used with, whatever the
+    -- session's default is.  The chain keeps what is set here to the end.
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+    PERFORM meal_planner.sweep_maintain();
+    COMMIT AND CHAIN;
     LOOP
         claimed := meal_planner.sweep_claim(token);
-        COMMIT;
+        COMMIT AND CHAIN;
         IF claimed.account IS NOT NULL THEN
             PERFORM meal_planner.sweep_run(claimed);
-            COMMIT;
+            COMMIT AND CHAIN;
         ELSE
             EXIT WHEN NOT meal_planner.sweep_sleep(meal_planner.next_due());
-            COMMIT;
+            COMMIT AND CHAIN;
         END IF;
     END LOOP;
     PERFORM meal_planner.sweep_end();

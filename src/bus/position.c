@@ -88,6 +88,7 @@ static bool clock_is_ready = false;
 
 PG_FUNCTION_INFO_V1(mp_next_position);
 PG_FUNCTION_INFO_V1(mp_read_bound);
+PG_FUNCTION_INFO_V1(mp_read_committed_only);
 PG_FUNCTION_INFO_V1(mp_position_at);
 PG_FUNCTION_INFO_V1(mp_position_time);
 PG_FUNCTION_INFO_V1(mp_position_of_event_id);
@@ -320,7 +321,8 @@ end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 			ereport(ERROR,
 					(errcode(MP_ERRCODE_CONFLICT),
 					 errmsg("MP409: cannot prepare a transaction that has appended events"),
-					 errhint("retry=no. Its events would be invisible to the readers' bound; commit it in one phase.")));
+					 errdetail("Nobody would hold readers below its events between PREPARE TRANSACTION and COMMIT PREPARED, so that they would be skipped."),
+					 errhint("retry=no. Commit it in one phase.")));
 			break;
 		default:
 			break;
@@ -455,6 +457,13 @@ mp_read_bound(PG_FUNCTION_ARGS)
 		PG_RETURN_INT64(mp_position_read_bound(NULL, 0));
 	account = PG_GETARG_TEXT_PP(0);
 	PG_RETURN_INT64(mp_position_read_bound(VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account)));
+}
+
+Datum
+mp_read_committed_only(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	mp_require_read_committed();
+	PG_RETURN_VOID();
 }
 
 Datum

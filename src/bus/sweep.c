@@ -241,6 +241,7 @@ mp_run_batch(PG_FUNCTION_ARGS)
 	MpSubscriptions *subscriptions = mp_subscriptions_hold();
 	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(name));
 
+	mp_require_read_committed();
 	mp_spi_connect();
 	/*
 	 * gone or changed since the claim: its batch went with it; broken since

@@ -65,3 +65,44 @@ BEGIN RAISE EXCEPTION 'the other server is going down' USING ERRCODE = '57P01'; 
 SELECT mp_subscribe('hears', '{"detail-type": ["Hear"]}', 'hears_of_shutdown(meal_planner.event)');
 SELECT mp_emit_event('Hear', '{}') IS NOT NULL AS emitted;
 SELECT subscription, attempt, "sqlstate" FROM meal_planner.delivery;
+
+-- With one snapshot per transaction the log cannot be read without a gap: a
+-- sweep reads in READ COMMITTED, whatever the session's default; its parts refuse.
+CREATE TABLE level_of_run (mode text, level text);
+CREATE FUNCTION tells_level(e meal_planner.event) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO public.level_of_run VALUES (e.detail ->> 'mode', current_setting('transaction_isolation'))
+$$;
+SELECT mp_subscribe('level worker', '{"detail-type": ["Level"]}', 'tells_level(meal_planner.event)', 'worker');
+SELECT mp_subscribe('level delayed', '{"detail-type": ["Later"]}', 'tells_level(meal_planner.event)');
+SET default_transaction_isolation = 'repeatable read';
+SET default_transaction_read_only = on;
+BEGIN READ WRITE;
+SELECT mp_emit_event('Level', '{"mode": "worker"}') IS NOT NULL AS emitted;
+SELECT mp_emit_event('Later', '{"mode": "delivery"}', deliver_after => meal_planner.clock() - interval '1 s') IS NOT NULL AS emitted;
+SELECT mp_emit_event('Later', '{"mode": "delayed"}', deliver_after => meal_planner.clock() + interval '10 ms') IS NOT NULL AS emitted;
+COMMIT;
+SELECT pg_sleep(0.02);
+CALL mp_sweep();
+SELECT * FROM level_of_run ORDER BY mode;
+SHOW default_transaction_isolation;
+BEGIN;
+SELECT meal_planner.sweep_claim(1);
+ROLLBACK;
+BEGIN;
+SELECT meal_planner.sweep_run(ROW('local', 'level worker', 0, 1)::meal_planner.claim);
+ROLLBACK;
+BEGIN;
+SELECT meal_planner.run_batch('local', 'level worker', 0, 1);
+ROLLBACK;
+SELECT * FROM mp_read_events();
+RESET default_transaction_read_only;
+SET default_transaction_isolation = 'serializable';
+CALL mp_sweep();
+SELECT * FROM mp_read_events();
+-- A subscription that starts at the end needs no snapshot.
+SELECT mp_subscribe('level latest', '{"detail-type": ["Level"]}', 'tells_level(meal_planner.event)', 'worker');
+SELECT mp_emit_event('Level', '{"mode": "latest"}') IS NOT NULL AS emitted;
+CALL mp_sweep();
+SELECT mode, level, count(*) FROM level_of_run WHERE mode = 'latest' GROUP BY mode, level;
+RESET default_transaction_isolation;
+DROP TABLE level_of_run;
