@@ -21,8 +21,9 @@ MP_MODULE_MAGIC;
 
 PGDLLEXPORT void _PG_init(void);
 
-/* Read by sweep_maintain() and ensure_partition(), in SQL. */
+/* Read in SQL: by ensure_partition() and by end_stale_appends(). */
 static int	partition_days;
+static int	in_flight_limit;
 
 static shmem_startup_hook_type previous_shmem_startup = NULL;
 #ifdef MP_HAVE_SHMEM_REQUEST_HOOK
@@ -76,6 +77,16 @@ _PG_init(void)
 							NULL,
 							&mp_idempotency_ttl, 86400, 60, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.append_age_limit",
+							"How old a transaction may be that appends an event; 0 is any age.",
+							"An append from an older one is refused: readers would wait for its end.",
+							&mp_append_age_limit, 0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.in_flight_limit",
+							"How long a transaction that has appended may stay open; 0 is for ever.",
+							"The sweep ends the session of one that stays open longer.",
+							&in_flight_limit, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	/* The rest needs shared memory, which is laid out once. */
 	if (process_shared_preload_libraries_in_progress)

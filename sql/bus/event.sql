@@ -196,12 +196,50 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_in_flight';
 COMMENT ON FUNCTION meal_planner.in_flight() IS
-'transactions of this database that have appended and not ended: readers stop at the lowest bound of their account';
+'transactions of this database that have appended and not ended: readers stop at the lowest bound of their account; since: the first append';
 
 CREATE VIEW @extschema@.mp_in_flight AS
 SELECT f.pid, f.account, f.since, f.bound AS read_position,
-       a.usename, a.application_name, a.state, a.query
+       a.usename, a.application_name, a.state, a.query,
+       clock_timestamp() - f.since AS age, a.xact_start
   FROM meal_planner.in_flight() f
   LEFT JOIN pg_stat_activity a ON a.pid = f.pid;
 COMMENT ON VIEW @extschema@.mp_in_flight IS
-'which backend holds the read position back, and since when; account NULL: it appended to several';
+'which backend holds the read position back, and since when (its first append); account NULL: it appended to several';
+
+CREATE FUNCTION meal_planner.end_stale_appends() RETURNS int
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    longest interval := current_setting('meal_planner.in_flight_limit')::interval;
+    stale   record;
+    ended   int := 0;
+BEGIN
+    IF longest = interval '0' THEN
+        RETURN 0;
+    END IF;
+    FOR stale IN
+        SELECT f.pid, f.since
+          FROM meal_planner.in_flight() f
+         WHERE f.since < clock_timestamp() - longest AND f.pid <> pg_backend_pid()
+    LOOP
+        -- The server decides whether the owner of the extension may: a
+        -- superuser's session is only a superuser's to end.
+        BEGIN
+            IF pg_terminate_backend(stale.pid) THEN
+                ended := ended + 1;
+                RAISE LOG 'ended the session of process %, which has appended events at % and not ended its transaction',
+                          stale.pid, stale.since;
+            END IF;
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE WARNING 'could not end the session of process %, which has appended events at % and not ended its transaction: %',
+                              stale.pid, stale.since, SQLERRM;
+        END;
+    END LOOP;
+    RETURN ended;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.end_stale_appends() IS
+'ends the sessions of transactions that have appended longer than meal_planner.in_flight_limit ago, with the rights of the owner of the extension; how many';

@@ -325,6 +325,7 @@ BEGIN
     IF NOT meal_planner.sweep_time_left() THEN
         RETURN NULL;
     END IF;
+    PERFORM meal_planner.end_stale_appends();
     PERFORM meal_planner.reap_dead_workers();
     claimed := meal_planner.claim_delivery(token);
     IF claimed.account IS NULL THEN

@@ -77,6 +77,7 @@ typedef struct PositionShared
 } PositionShared;
 
 int			mp_node_id = 0;
+int			mp_append_age_limit = 0;
 
 static PositionShared *shared = NULL;
 
@@ -362,7 +363,7 @@ register_in_flight(const char *account, int account_len)
 	pg_atomic_write_u64(&slot->account, hash);
 	SpinLockAcquire(&slot->mutex);
 	slot->pid = MyProcPid;
-	slot->since = GetCurrentTransactionStartTimestamp();
+	slot->since = GetCurrentTimestamp();
 	memcpy(slot->account_name, account, Min(account_len, ACCOUNT_BYTES));
 	slot->account_name[Min(account_len, ACCOUNT_BYTES)] = '\0';
 	SpinLockRelease(&slot->mutex);
@@ -373,9 +374,28 @@ register_in_flight(const char *account, int account_len)
 	pg_memory_barrier();
 }
 
+/*
+ * A transaction that is old already would hold readers back for as long as it
+ * goes on, and who knows how long that is.
+ */
+static void
+refuse_old_transaction(void)
+{
+	if (TimestampDifferenceExceeds(GetCurrentTransactionStartTimestamp(), GetCurrentTimestamp(),
+								   mp_append_age_limit))
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_CONFLICT),
+				 errmsg("MP409: transaction is too old to append events"),
+				 errdetail("It is older than meal_planner.append_age_limit, %d ms; readers would wait for its end.",
+						   mp_append_age_limit),
+				 errhint("retry=yes. Repeat it in a new transaction, or append in one of its own.")));
+}
+
 int64
 mp_position_append(const char *account, int account_len, int count)
 {
+	if (unlikely(mp_append_age_limit > 0))
+		refuse_old_transaction();
 	ensure_clock();
 	register_in_flight(account, account_len);
 	return mp_position_make(take_ticks(count), mp_node_id);

@@ -9,8 +9,9 @@
 
 #include "utils/uuid.h"
 
-/* Setting meal_planner.node_id */
+/* Settings meal_planner.node_id and meal_planner.append_age_limit (milliseconds) */
 extern int	mp_node_id;
+extern int	mp_append_age_limit;
 
 extern Size mp_position_shmem_size(void);
 extern void mp_position_shmem_startup(void);

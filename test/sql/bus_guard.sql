@@ -106,3 +106,23 @@ CALL mp_sweep();
 SELECT mode, level, count(*) FROM level_of_run WHERE mode = 'latest' GROUP BY mode, level;
 RESET default_transaction_isolation;
 DROP TABLE level_of_run;
+
+-- An old transaction may not begin to hold readers back.
+BEGIN;
+SET LOCAL meal_planner.append_age_limit = '20 ms';
+SELECT pg_sleep(0.05);
+SELECT mp_emit_event('Guarded', '{}');
+ROLLBACK;
+BEGIN;
+SET LOCAL meal_planner.append_age_limit = '1 h';
+SELECT mp_emit_event('Guarded', '{"n": 1}') IS NOT NULL AS emitted;
+-- Neither may one that has appended already go on.
+SET LOCAL meal_planner.append_age_limit = '20 ms';
+SELECT pg_sleep(0.05);
+SELECT mp_put_events('[{"Source": "guard", "DetailType": "Guarded", "Detail": {}}]');
+ROLLBACK;
+SET meal_planner.append_age_limit = '1 h';
+SELECT mp_emit_event('Guarded', '{"n": 2}') IS NOT NULL AS emitted;
+RESET meal_planner.append_age_limit;
+SELECT count(*) FROM mp_read_events() WHERE event ->> 'detail-type' = 'Guarded';
+SELECT mp_classify_error('MP409');
