@@ -9,6 +9,7 @@
 #include "bus/clock.h"
 #include "bus/event.h"
 #include "bus/metrics.h"
+#include "bus/partition.h"
 #include "bus/position.h"
 #include "bus/wakeup.h"
 #include "core/position.h"
@@ -38,6 +39,7 @@ request_shared_memory(void)
 		previous_shmem_request();
 #endif
 	RequestAddinShmemSpace(mp_position_shmem_size());
+	RequestAddinShmemSpace(mp_partition_shmem_size());
 	RequestAddinShmemSpace(mp_wakeup_shmem_size());
 	RequestAddinShmemSpace(mp_metrics_shmem_size());
 }
@@ -49,6 +51,7 @@ start_shared_memory(void)
 		previous_shmem_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	mp_position_shmem_startup();
+	mp_partition_shmem_startup();
 	mp_wakeup_shmem_startup();
 	mp_metrics_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);

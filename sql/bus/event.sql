@@ -55,7 +55,7 @@ COMMENT ON VIEW meal_planner.event_partition IS
 CREATE FUNCTION meal_planner.ensure_partition(at_position bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = 0
+SET lock_timeout = '500ms' -- whoever comes after us waits as long
 AS $$
 DECLARE
     span      bigint := (current_setting('meal_planner.partition_days')::bigint * 86400 * 1000000) << 10;
@@ -64,8 +64,11 @@ DECLARE
     high      bigint;
     partition text;
 BEGIN
-    -- Conflicts with itself, not with emitters or readers.  Who finds another
-    -- making the partition has to wait: its row would fit nowhere.
+    IF EXISTS (SELECT FROM meal_planner.event_partition p
+                WHERE p.lower <= at_position AND at_position < p.upper) THEN
+        RETURN true;
+    END IF;
+    -- Conflicts with itself, not with emitters or readers.
     LOCK TABLE ONLY meal_planner.event IN SHARE UPDATE EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM meal_planner.event_partition p
                 WHERE p.lower <= at_position AND at_position < p.upper) THEN
@@ -81,8 +84,7 @@ BEGIN
 
     EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL)', partition);
     -- Lock order: parent, then default, as ATTACH takes them.  Readers of the
-    -- log share the default; they must not queue behind us for long.
-    PERFORM set_config('lock_timeout', '2s', true);
+    -- log share the default.
     LOCK TABLE meal_planner.event_default IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('WITH moved AS (DELETE FROM meal_planner.event_default
                                     WHERE position >= %s AND position < %s RETURNING *)
@@ -95,15 +97,16 @@ BEGIN
                    partition, low, high);
     RETURN true;
 EXCEPTION
-    -- The emitter's own query reads the log, or somebody holds a lock on it:
-    -- the default partition takes the rows until the next call succeeds.  Or it
-    -- was just made, unseen by the snapshot of this transaction.
-    WHEN object_in_use OR lock_not_available OR deadlock_detected OR duplicate_table THEN
+    -- Somebody holds a lock on the log: the default partition takes the rows
+    -- until a later call succeeds.  Or the snapshot of this transaction is too
+    -- old to see what has to be moved, or that the partition is there already.
+    WHEN object_in_use OR lock_not_available OR deadlock_detected OR duplicate_table
+      OR check_violation OR serialization_failure THEN
         RETURN false;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.ensure_partition(bigint) IS
-'makes the partition of that position unless it exists; false when it could not get the locks in two seconds';
+'makes the partition of that position unless it exists; false when it could not get the locks in half a second';
 
 CREATE FUNCTION meal_planner.envelope(e meal_planner.event) RETURNS jsonb
 LANGUAGE c STABLE PARALLEL SAFE

@@ -376,14 +376,6 @@ DECLARE
     stray  bigint;
     over   record;
 BEGIN
-    FOR n IN 0 .. 2 LOOP
-        PERFORM meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
-    END LOOP;
-    -- Rows that found no partition get one of their own time, a few times a sweep.
-    FOR n IN 1 .. 10 LOOP
-        SELECT min(d.position) INTO stray FROM meal_planner.event_default d;
-        EXIT WHEN stray IS NULL OR NOT meal_planner.ensure_partition(stray);
-    END LOOP;
     -- A consumer ends leases when it claims; where none claims any more, this does.
     FOR over IN
         SELECT DISTINCT c.account, c.subscription FROM meal_planner.consumer_claim c WHERE c.lease_until <= moment
@@ -391,6 +383,15 @@ BEGIN
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
     PERFORM meal_planner.purge_idempotency_keys();
+    -- last, since it locks the default partition to the end of the transaction
+    FOR n IN 0 .. 2 LOOP
+        EXIT WHEN NOT meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
+    END LOOP;
+    -- Rows that found no partition get one of their own time, a few times a sweep.
+    FOR n IN 1 .. 10 LOOP
+        SELECT min(d.position) INTO stray FROM meal_planner.event_default d;
+        EXIT WHEN stray IS NULL OR NOT meal_planner.ensure_partition(stray);
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over and purges expired keys';

@@ -15,6 +15,7 @@
 #include "bus/event.h"
 
 #include "bus/dispatch.h"
+#include "bus/partition.h"
 #include "bus/position.h"
 #include "catalog/pg_type.h"
 #include "core/position.h"
@@ -264,8 +265,7 @@ insert_events(const MpEvent *events, int count)
 		" r.resources, r.detail, r.stream, r.version, r.deliver_after, r.idempotency_key, r.hops"
 		" FROM meal_planner.batch_rows() r"};
 
-	mp_ensure_partition(mp_event_position(&events[0]));
-	mp_ensure_partition(mp_event_position(&events[count - 1]));
+	mp_partition_settle(mp_event_position(&events[0]), mp_event_position(&events[count - 1]));
 	mp_recording_begin_batch(events, count);
 	inserting = events;
 	inserting_count = count;
@@ -294,6 +294,7 @@ mp_append_batch(const MpDraft *drafts, int count, MpAppendOutcome *outcomes, MpA
 	batch.now = mp_clock_now();
 	mp_require_preload();
 	mp_spi_connect();
+	mp_partition_prepare(batch.now);
 	batch.candidates = palloc0(sizeof(Candidate) * count);
 	for (int i = 0; i < count; i++)
 	{

@@ -15,9 +15,9 @@
  */
 #include "bus/event.h"
 
-#include "access/xact.h"
 #include "bus/dispatch.h"
 #include "bus/event_json.h"
+#include "bus/partition.h"
 #include "bus/position.h"
 #include "catalog/pg_type.h"
 #include "core/envelope.h"
@@ -26,7 +26,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/inval.h"
 
 /* Arguments of mp_emit_event */
 enum
@@ -47,15 +46,6 @@ enum
 /* The times that RFC 3339, and so the envelope, can write */
 #define FIRST_TIME	((int64) (date2j(0, 1, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
 #define END_OF_TIME	((int64) (date2j(10000, 1, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
-
-/*
- * Bounds of a partition that this backend has seen: positions between them need
- * no look at the catalog.  Forgotten when a transaction aborts, which may have
- * been the one that made it, and when partitions come or go.
- */
-static int64 partition_lower = 0;
-static int64 partition_upper = 0;
-static Oid	partitioned_relation = InvalidOid;
 
 int			mp_max_hops = 16;
 
@@ -179,77 +169,6 @@ draft_of_arguments(FunctionCallInfo fcinfo)
  * ------------------------------------------------------------------------ */
 
 static void
-forget_partition(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (event == XACT_EVENT_ABORT)
-		partition_upper = 0;
-}
-
-static void
-forget_partition_of_subtransaction(SubXactEvent event, SubTransactionId mine pg_attribute_unused(),
-								   SubTransactionId parent pg_attribute_unused(),
-								   void *arg pg_attribute_unused())
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		partition_upper = 0;
-}
-
-/* A partition that was dropped, with the extension perhaps; no catalog access here. */
-static void
-forget_partition_of_relation(Datum arg pg_attribute_unused(), Oid relation)
-{
-	if (relation == InvalidOid || relation == partitioned_relation)
-		partition_upper = 0;
-}
-
-static bool
-look_up_partition(int64 position)
-{
-	static MpPlan plan = {
-		.sql = "SELECT p.lower, p.upper FROM meal_planner.event_partition p"
-		" WHERE p.lower OPERATOR(pg_catalog.<=) $1 AND p.upper OPERATOR(pg_catalog.>) $1",
-	.types = {INT8OID}};
-	Datum		value = Int64GetDatum(position);
-	bool		isnull;
-
-	partitioned_relation = mp_event_relation();
-	mp_plan_read_latest(&plan, &value, NULL, 1);
-	if (SPI_processed == 0)
-		return false;
-	partition_lower = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	partition_upper = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
-	return true;
-}
-
-/*
- * The sweep makes partitions ahead of time; where none runs, the emitter that
- * first needs one makes it.  Inside a handler the event table is in use and
- * cannot be altered: there the default partition takes the row.
- */
-void
-mp_ensure_partition(int64 position)
-{
-	static bool registered = false;
-	static MpPlan make = {
-		.sql = "SELECT meal_planner.ensure_partition($1)", {INT8OID}};
-	Datum		value = Int64GetDatum(position);
-
-	if (likely(partition_lower <= position && position < partition_upper))
-		return;
-	if (!registered)
-	{
-		RegisterXactCallback(forget_partition, NULL);
-		RegisterSubXactCallback(forget_partition_of_subtransaction, NULL);
-		CacheRegisterRelcacheCallback(forget_partition_of_relation, (Datum) 0);
-		registered = true;
-	}
-	if (look_up_partition(position) || mp_handler_hops() > 0)
-		return;
-	mp_plan_execute(&make, &value, NULL, 1);
-	(void) look_up_partition(position);
-}
-
-static void
 insert_event(MpEvent *event)
 {
 	static MpPlan plan = {
@@ -316,6 +235,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 
 	mp_require_preload();
 	mp_spi_connect();
+	mp_partition_prepare(place.now);
 
 	if (draft->idempotency_key)
 	{
@@ -355,7 +275,7 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 			return state == MP_KEY_SAME ? MP_DUPLICATE : MP_KEY_REUSED;
 		}
 	}
-	mp_ensure_partition(place.position);
+	mp_partition_settle(place.position, place.position);
 
 	mp_event_of_draft(draft, &place, &event);
 	insert_event(&event);

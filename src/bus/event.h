@@ -75,9 +75,6 @@ extern void mp_event_of_draft(const MpDraft *draft, const MpPlace *place, MpEven
 /* The hops of an event that is appended now; MP508 when they are too many. */
 extern int	mp_hops_of_append(const MpDraft *draft);
 
-/* Sees to it that the partition of a position exists, if it can be made now. */
-extern void mp_ensure_partition(int64 position);
-
 /* stream.c: locks a stream and returns the version of its last event, 0 for none. */
 extern int64 mp_stream_lock(text *account, text *stream);
 

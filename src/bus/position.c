@@ -289,6 +289,14 @@ mp_position_next(void)
 	return mp_position_make(take_ticks(1), mp_node_id);
 }
 
+/* Without ensure_clock, which would read the log and hold locks of it. */
+int64
+mp_position_soon(TimestampTz now)
+{
+	mp_require_preload();
+	return mp_position_make(mp_tick_next((int64) pg_atomic_read_u64(&shared->clock), tick_of(now)), mp_node_id);
+}
+
 /* ------------------------------------------------------------------------
  * The registry
  * ------------------------------------------------------------------------ */

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
 /* Settings meal_planner.node_id and meal_planner.append_age_limit (milliseconds) */
@@ -21,6 +22,12 @@ extern void mp_require_preload(void);
 
 /* A new number from the position clock; not a place in the log. */
 extern int64 mp_position_next(void);
+
+/*
+ * Not above the next position that is taken, nor far below it, once the clock
+ * has been used in this database.
+ */
+extern int64 mp_position_soon(TimestampTz now);
 
 /*
  * Takes `count` consecutive places in the log of an account; returns the

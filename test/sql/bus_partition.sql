@@ -50,7 +50,7 @@ SET meal_planner.clock_offset = :later_still;
 SELECT mp_emit_event('E', '{"n": 7}') IS NOT NULL AS emitted;
 SELECT n, span, adjoins, present FROM stretch;
 SELECT count(*) AS in_default FROM meal_planner.event_default;
--- An aborted emitter takes its partition with it, and the next one makes it anew.
+-- An aborted emitter leaves the partition that was made for it.
 SELECT :later + 20000000 AS later_still \gset
 SET meal_planner.clock_offset = :later_still;
 BEGIN;
@@ -66,13 +66,27 @@ COMMIT;
 SELECT count(*) FROM meal_planner.event_partition;
 SELECT count(*) AS in_default FROM meal_planner.event_default;
 
--- A handler cannot make one while its event is being inserted: the default takes the row,
+-- It is made for an event of a handler as well, while the first event is being inserted.
+CREATE FUNCTION on_ahead(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('meal_planner.clock_offset', (current_setting('meal_planner.clock_offset')::float8 + 5000000)::text, true);
+    PERFORM mp_emit_event('Later', '{}', account => 'ahead');
+END $$;
+SELECT mp_subscribe('ahead', '{"detail-type": ["Ahead"]}', 'on_ahead(meal_planner.event)');
+SELECT mp_emit_event('Ahead', '{}', account => 'ahead') IS NOT NULL AS emitted;
+SELECT detail_type, tableoid = 'meal_planner.event_default'::regclass AS in_default
+  FROM meal_planner.event WHERE account = 'ahead' ORDER BY position;
+SELECT count(*) FROM meal_planner.event_partition;
+SELECT mp_unsubscribe('ahead');
+
+-- Not while this transaction reads the log, and would wait for itself: the default takes the row,
 -- the order is kept, and the next sweep moves it out.
 SELECT :later + 30000000 AS later_still \gset
 SET meal_planner.clock_offset = :later_still;
 CREATE FUNCTION on_cross(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('meal_planner.clock_offset', (current_setting('meal_planner.clock_offset')::float8 + 10000000)::text, true);
+    PERFORM FROM mp_read_events();
     PERFORM mp_emit_event('Later', '{"n": 10}', stream => 's');
 END $$;
 SELECT mp_subscribe('cross', '{"detail-type": ["Cross"]}', 'on_cross(meal_planner.event)');
@@ -136,7 +150,7 @@ SELECT mp_emit_event('E', '{"n": 14}') IS NOT NULL AS emitted;
 
 RESET meal_planner.clock_offset;
 DROP VIEW stretch;
-DROP FUNCTION on_cross, on_later;
+DROP FUNCTION on_ahead, on_cross, on_later;
 
 -- A batch that begins in the last partition and ends in one that is not there yet: a row that
 -- comes from elsewhere sets the position clock 300 places before its end.
@@ -152,6 +166,7 @@ SELECT count(*) FILTER (WHERE position < :edge) AS before_edge, count(*) FILTER 
        count(DISTINCT tableoid) AS partitions, bool_and(version = (detail ->> 'n')::bigint) AS in_order
   FROM meal_planner.event WHERE account = 'crossing';
 SELECT count(*) - :partitions AS made FROM meal_planner.event_partition;
+SELECT meal_planner.sweep_maintain();
 SELECT count(*) AS in_default FROM meal_planner.event_default;
 SELECT count(*) AS handled FROM crossed;
 SELECT mp_unsubscribe('crossed');

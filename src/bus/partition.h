@@ -1,0 +1,29 @@
+/*
+ * partition.h
+ *		Where the rows of the log go.
+ */
+#ifndef MP_BUS_PARTITION_H
+#define MP_BUS_PARTITION_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+extern Size mp_partition_shmem_size(void);
+extern void mp_partition_shmem_startup(void);
+
+/*
+ * Sees to it that the events of now have a partition, if that can be had soon.
+ * To be called before the transaction takes a position or a lock of the log.
+ * SPI is connected.
+ */
+extern void mp_partition_prepare(TimestampTz now);
+
+/*
+ * To be called before rows of these positions are inserted: what has no
+ * partition goes to the default one, which then stays as it is until the
+ * transaction ends.  SPI is connected.
+ */
+extern void mp_partition_settle(int64 first, int64 last);
+
+#endif							/* MP_BUS_PARTITION_H */
