@@ -31,6 +31,7 @@ COMMENT ON COLUMN meal_planner.dead_letter.reason IS
 'why it was given up: permanent, max_attempts, max_age, crash, or sent (mp_send_to_dlq)';
 COMMENT ON COLUMN meal_planner.dead_letter.alerted IS 'an alert was raised since it became dead; another one follows only when it becomes dead again';
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
+CREATE INDEX dead_letter_waiting ON meal_planner.dead_letter (position) WHERE status IN ('dead', 'replaying');
 SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
 
 CREATE TABLE meal_planner.alert (

@@ -423,6 +423,10 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     PERFORM meal_planner.sweep_maintain();
     COMMIT AND CHAIN;
+    FOR n IN 1 .. 10 LOOP
+        EXIT WHEN NOT meal_planner.sweep_retain();
+        COMMIT AND CHAIN;
+    END LOOP;
     LOOP
         claimed := meal_planner.sweep_claim(token);
         COMMIT AND CHAIN;

@@ -6,17 +6,30 @@
  * lock.  The lock writes no new version of the row, so that a busy stream does
  * not bloat.  Whoever holds it reads the last version from the log, with the
  * newest snapshot: an older one could hide the event of the writer before.
+ * Where retention has dropped the last events of a stream it has left their
+ * version in the row.
  */
 #include "bus/event.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 
+/* 0 when the statement before has returned no row. */
+static int64
+version_of_result(void)
+{
+	bool		isnull;
+
+	if (SPI_tuptable == NULL || SPI_tuptable->numvals == 0)
+		return 0;
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
 int64
 mp_stream_lock(text *account, text *stream)
 {
 	static MpPlan lock = {
-		.sql = "SELECT FROM meal_planner.stream s"
+		.sql = "SELECT s.dropped_version FROM meal_planner.stream s"
 		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.stream OPERATOR(pg_catalog.=) $2"
 		" FOR NO KEY UPDATE",
 	.types = {TEXTOID, TEXTOID}};
@@ -30,7 +43,7 @@ mp_stream_lock(text *account, text *stream)
 		" ORDER BY e.account DESC, e.stream DESC, e.version DESC LIMIT 1",
 	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
 	Datum		values[2] = {PointerGetDatum(account), PointerGetDatum(stream)};
-	bool		isnull;
+	int64		dropped;
 
 	mp_plan_execute(&lock, values, NULL, 1);
 	if (SPI_processed == 0)
@@ -40,11 +53,9 @@ mp_stream_lock(text *account, text *stream)
 		if (SPI_processed == 0)
 			mp_plan_execute(&lock, values, NULL, 1);
 	}
-
+	dropped = version_of_result();
 	mp_plan_read_latest(&last, values, NULL, 1);
-	if (SPI_processed == 0)
-		return 0;
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return Max(version_of_result(), dropped);
 }
 
 void

@@ -25,6 +25,7 @@ INSERT INTO api VALUES
 ('mp_send_to_dlq', $$event_id uuid, error_type text, error_message text, retry_count integer DEFAULT 0, subscription text DEFAULT NULL::text, account text DEFAULT 'local'::text$$, 'bigint'),
 ('mp_replay_dlq', 'dlq_id bigint, detail jsonb DEFAULT NULL::jsonb', 'text'),
 ('mp_discard_dlq', 'dlq_id bigint, reason text', 'void'),
+('mp_set_retention', $$days double precision$$, 'void'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
 ('mp_create_recipe', 'recipe jsonb', 'uuid'),
@@ -57,7 +58,8 @@ INSERT INTO api_view VALUES
 ('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused,broken}'),
 ('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
-('mp_in_flight', '{pid,account,since,read_position}'),
+('mp_in_flight', '{pid,account,since,read_position,age}'),
+('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
@@ -90,7 +92,7 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend') ORDER BY name;
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
                 'mp_claim', 'mp_ack', 'mp_fail')

@@ -63,6 +63,9 @@ SELECT mp_emit_event('Dish', '{"n":55}');
 SET meal_planner.clock_offset = 900000;
 SELECT mp_emit_event('Dish', '{"n":56}');
 SELECT mp_pause_subscription('worker', 'for the dump');
+SELECT mp_set_retention(3650.5);
+-- as retention leaves a stream whose events it has dropped
+INSERT INTO meal_planner.stream (account, stream, dropped_version) VALUES ('local', 'dropped', 7);
 SELECT mp_create_recipe('{"name":"Bread","servings":4,"ingredients":["500 g flour","2 tsp salt"],"meal_types":["dinner"]}')
  WHERE to_regprocedure('mp_create_recipe(jsonb,text)') IS NOT NULL;
 EOS
@@ -112,7 +115,7 @@ EOS
 
 my $original = contents($node, 'kitchen');
 
-for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor idempotency_key error_class))
+for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor idempotency_key error_class retention))
 {
 	isnt($original->{$table}, '', "there is something in $table");
 }
@@ -168,6 +171,8 @@ SELECT min(position) > $last, count(DISTINCT position) = 3 FROM emitted
 EOS
 	is($server->safe_psql($database, "SELECT string_agg(version::text, ',' ORDER BY version) FROM mp_read_stream('dish-0', 15)"),
 		'15,16,17,18,19', "$what: streams go on without a gap");
+	is($server->safe_psql($database, "SELECT mp_emit_event('Probe', '{}', stream => 'dropped', expected_version => 7) IS NOT NULL;
+	     SELECT version FROM mp_read_stream('dropped')"), "t\n8", "$what: also those whose events were dropped");
 	is($server->safe_psql($database, "SELECT mp_emit_event('Dish', '{\"n\": 7}', stream => 'dish-1', idempotency_key => 'key-7')"),
 		$node->safe_psql('kitchen', "SELECT id FROM meal_planner.event WHERE idempotency_key = 'key-7'"),
 		"$what: idempotency keys are known");
