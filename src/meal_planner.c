@@ -42,6 +42,7 @@ request_shared_memory(void)
 	RequestAddinShmemSpace(mp_partition_shmem_size());
 	RequestAddinShmemSpace(mp_wakeup_shmem_size());
 	RequestAddinShmemSpace(mp_metrics_shmem_size());
+	mp_metrics_shmem_request();
 }
 
 static void

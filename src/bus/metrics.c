@@ -3,7 +3,8 @@
  *		Handler calls and their times, in shared memory.
  *
  * They survive ROLLBACK and cost no row.  A place belongs to a (database,
- * subscription) once taken; counting is atomic additions, without a lock.
+ * subscription) once taken; finding it and counting, by atomic additions, need
+ * no lock.
  * When all places are taken, further subscriptions are not counted.
  */
 #include "bus/bus.h"
@@ -14,11 +15,12 @@
 #include "bus/position.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "storage/lwlock.h"
 #include "storage/shmem.h"
-#include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
+#define LOCK_NAME	"meal_planner metrics"
 #define PLACES		512
 #define NAME_BYTES	128
 
@@ -38,7 +40,7 @@ typedef struct Place
 
 typedef struct MetricsShared
 {
-	slock_t		mutex;			/* of taking a place */
+	LWLock	   *lock;			/* of taking a place */
 	pg_atomic_uint32 taken;
 	Place		place[PLACES];
 } MetricsShared;
@@ -54,6 +56,12 @@ mp_metrics_shmem_size(void)
 }
 
 void
+mp_metrics_shmem_request(void)
+{
+	RequestNamedLWLockTranche(LOCK_NAME, 1);
+}
+
+void
 mp_metrics_shmem_startup(void)
 {
 	bool		found;
@@ -62,7 +70,7 @@ mp_metrics_shmem_startup(void)
 	if (found)
 		return;
 	memset(shared, 0, mp_metrics_shmem_size());
-	SpinLockInit(&shared->mutex);
+	shared->lock = &GetNamedLWLockTranche(LOCK_NAME)->lock;
 	pg_atomic_init_u32(&shared->taken, 0);
 	for (int i = 0; i < PLACES; i++)
 	{
@@ -98,7 +106,7 @@ find_or_take_place(const char *subscription)
 	if (place != NULL)
 		return place;
 
-	SpinLockAcquire(&shared->mutex);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	taken = pg_atomic_read_u32(&shared->taken);
 	place = find_place(name, taken);
 	if (place == NULL && taken < PLACES)
@@ -109,7 +117,7 @@ find_or_take_place(const char *subscription)
 		pg_write_barrier();
 		pg_atomic_write_u32(&shared->taken, taken + 1);
 	}
-	SpinLockRelease(&shared->mutex);
+	LWLockRelease(shared->lock);
 	return place;
 }
 

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 extern Size mp_metrics_shmem_size(void);
+extern void mp_metrics_shmem_request(void);
 extern void mp_metrics_shmem_startup(void);
 
 /* One call of a subscription's handler ended. */
