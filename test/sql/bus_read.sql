@@ -67,7 +67,7 @@ SELECT * FROM mp_read_events(pattern => '{"detail-type": []}');
 BEGIN;
 SELECT count(mp_emit_event('Own', '{}', account => 'own')) FROM generate_series(1, 3);
 SELECT count(*) AS uncommitted FROM mp_read_events(account => 'own');
-SELECT account, pid = pg_backend_pid() AS mine, since = now() AS since_begin,
+SELECT account, pid = pg_backend_pid() AS mine, since > now() AS since_append,
        read_position < (SELECT min(position) FROM meal_planner.event WHERE account = 'own') AS below
   FROM mp_in_flight;
 -- Other accounts are not held back.

@@ -98,7 +98,9 @@ SELECT mp_event(:'first') IS NULL AS gone, mp_event(:'dead') ->> 'detail-type' A
 -- An idempotency key still answers with the id of the event that is gone.
 SELECT stream, dropped_version, account FROM meal_planner.stream ORDER BY stream, account;
 SELECT mp_emit_event('A', '{}', stream => 'ends', idempotency_key => 'k') = :'first' AS first_id;
+\set VERBOSITY sqlstate
 SELECT mp_send_to_dlq(:'first', 'permanent', 'too late');
+\set VERBOSITY default
 -- Streams go on.
 SELECT mp_emit_event('D', '{}', stream => 'ends', expected_version => 0);
 SELECT mp_emit_event('D', '{}', stream => 'ends', expected_version => 2) IS NOT NULL AS emitted;
