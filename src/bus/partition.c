@@ -277,3 +277,9 @@ mp_partition_settle(int64 first, int64 last)
 	LockRelationOid(default_partition(), RowExclusiveLock);
 	(void) look_up_partition(last);
 }
+
+int64
+mp_partition_recent(void)
+{
+	return partition_upper > 0 ? partition_lower : 0;
+}

@@ -20,6 +20,12 @@ extern void mp_partition_shmem_startup(void);
 extern void mp_partition_prepare(TimestampTz now);
 
 /*
+ * Where the partition in use begins, 0 when that is not known: whoever wants
+ * the newest of something asks from there on first.
+ */
+extern int64 mp_partition_recent(void);
+
+/*
  * To be called before rows of these positions are inserted: what has no
  * partition goes to the default one, which then stays as it is until the
  * transaction ends.  SPI is connected.

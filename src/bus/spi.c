@@ -38,7 +38,9 @@ kept_plan(MpPlan *plan)
 
 		while (OidIsValid(plan->types[nargs]))
 			nargs++;
-		prepared = SPI_prepare(plan->sql, nargs, plan->types);
+		/* A plan made for its arguments alone would be made anew each time. */
+		prepared = SPI_prepare_cursor(plan->sql, nargs, plan->types,
+									  plan->in_index_order ? CURSOR_OPT_GENERIC_PLAN : 0);
 		if (prepared == NULL)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 		if (SPI_keepplan(prepared) != 0)

@@ -11,6 +11,7 @@
  */
 #include "bus/event.h"
 
+#include "bus/partition.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 
@@ -42,8 +43,17 @@ mp_stream_lock(text *account, text *stream)
 		" AND e.stream IS NOT NULL"
 		" ORDER BY e.account DESC, e.stream DESC, e.version DESC LIMIT 1",
 	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
-	Datum		values[2] = {PointerGetDatum(account), PointerGetDatum(stream)};
+	static MpPlan recent = {
+		.sql = "SELECT e.version FROM meal_planner.event e"
+		" WHERE e.account OPERATOR(pg_catalog.=) $1 AND e.stream OPERATOR(pg_catalog.=) $2"
+		" AND e.stream IS NOT NULL AND e.position OPERATOR(pg_catalog.>=) $3"
+		" ORDER BY e.account DESC, e.stream DESC, e.version DESC LIMIT 1",
+	.types = {TEXTOID, TEXTOID, INT8OID}, .in_index_order = true};
+	Datum		values[3] = {
+		PointerGetDatum(account), PointerGetDatum(stream), Int64GetDatum(mp_partition_recent())
+	};
 	int64		dropped;
+	int64		version;
 
 	mp_plan_execute(&lock, values, NULL, 1);
 	if (SPI_processed == 0)
@@ -54,8 +64,20 @@ mp_stream_lock(text *account, text *stream)
 			mp_plan_execute(&lock, values, NULL, 1);
 	}
 	dropped = version_of_result();
-	mp_plan_read_latest(&last, values, NULL, 1);
-	return Max(version_of_result(), dropped);
+
+	/*
+	 * Within a stream the order of positions is the order of versions: what is
+	 * found in the newest partitions is the last one.  The others are asked
+	 * only for a stream that has rested since.
+	 */
+	mp_plan_read_latest(&recent, values, NULL, 1);
+	version = version_of_result();
+	if (version == 0)
+	{
+		mp_plan_read_latest(&last, values, NULL, 1);
+		version = version_of_result();
+	}
+	return Max(version, dropped);
 }
 
 void

@@ -154,3 +154,26 @@ SELECT count(*) FILTER (WHERE line ~ '(^|->  )(Incremental )?Sort') AS sorts, co
 SELECT mp_unsubscribe('waiting');
 DROP FUNCTION on_many, plan_of;
 DROP VIEW touched;
+
+-- A busy stream and a reader at the end do not look into partitions of long ago, however many there are.
+SELECT count(*) AS made FROM generate_series(1, 12) n
+ WHERE meal_planner.ensure_partition(meal_planner.position_at(meal_planner.clock() - n * interval '7 days'));
+CREATE VIEW old_scans AS
+SELECT coalesce(sum(t.idx_scan), 0) + coalesce(sum(t.seq_scan), 0) AS scans
+  FROM pg_stat_xact_all_tables t JOIN meal_planner.event_partition p ON p.partition = t.relid
+ WHERE p.upper < meal_planner.position_at(meal_planner.clock());
+SELECT max(position) AS last FROM mp_read_events(account => 'streams', max_events => 10000) \gset
+SELECT mp_emit_event('Step', '{}', account => 'streams', stream => 's1', expected_version => 1000) IS NOT NULL AS emitted;
+BEGIN;
+SELECT scans AS before FROM old_scans \gset
+SELECT mp_emit_event('Step', '{}', account => 'streams', stream => 's1', expected_version => 1001) IS NOT NULL AS emitted;
+SELECT count(*) FROM mp_read_events(:last, account => 'streams');
+SELECT scans - :before AS old_scans FROM old_scans;
+COMMIT;
+-- One that is new, or has rested, asks them all.
+BEGIN;
+SELECT scans AS before FROM old_scans \gset
+SELECT mp_emit_event('Step', '{}', account => 'streams', stream => 'new', expected_version => 0) IS NOT NULL AS emitted;
+SELECT scans - :before AS old_scans FROM old_scans;
+COMMIT;
+DROP VIEW old_scans;
