@@ -12,7 +12,6 @@
 #include "bus/partition.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "bus/bus.h"
 #include "bus/errand.h"
 #include "bus/position.h"
@@ -253,7 +252,7 @@ mp_partition_prepare(TimestampTz now)
 	if (likely(is_known(position, position)))
 		return;
 	register_callbacks();
-	if (failed_lately() || look_up_partition(position) || is_in_the_way() || RecoveryInProgress())
+	if (failed_lately() || look_up_partition(position) || is_in_the_way())
 		return;
 	make_partition(position);
 }

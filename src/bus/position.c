@@ -257,6 +257,17 @@ highest_stored_position(void)
 	return highest;
 }
 
+/* Who appends on the primary is not known here, nor how far it has come. */
+static void
+refuse_on_standby(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: positions are not available on a standby"),
+				 errhint("retry=yes. Use the primary.")));
+}
+
 /*
  * Before the first use of the clock for a database since the server started:
  * raise it above what is stored there, in case the wall clock went back.  Two
@@ -268,12 +279,7 @@ ensure_clock(void)
 	mp_require_preload();
 	if (clock_is_ready)
 		return;
-	/* Who appends on the primary is not known here, nor how far it has come. */
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_UNAVAILABLE),
-				 errmsg("MP503: positions are not available on a standby"),
-				 errhint("retry=yes. Use the primary.")));
+	refuse_on_standby();
 	if (!database_is_known())
 	{
 		raise_clock(mp_position_tick(highest_stored_position()));
@@ -294,6 +300,8 @@ int64
 mp_position_soon(TimestampTz now)
 {
 	mp_require_preload();
+	if (!clock_is_ready)
+		refuse_on_standby();
 	return mp_position_make(mp_tick_next((int64) pg_atomic_read_u64(&shared->clock), tick_of(now)), mp_node_id);
 }
 
