@@ -95,9 +95,10 @@ BEGIN
     END IF;
     FOR held IN
         INSERT INTO meal_planner.delivery AS d
-               (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message)
+               (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message,
+                order_key)
         SELECT e.account, over.subscription, e.position, e.id, 1, moment + make_interval(secs => delay), moment,
-               'the lease ended before the event was acknowledged'
+               'the lease ended before the event was acknowledged', meal_planner.order_key(s.options ->> 'order_key', e)
           FROM meal_planner.event e
           JOIN meal_planner.subscription s ON s.name = over.subscription
          WHERE e.account = over.account AND e.position > over.after_position AND e.position <= over.up_to

@@ -22,14 +22,19 @@ CREATE TABLE meal_planner.dead_letter (
     settled_at       timestamptz,
     discard_reason   text,
     alerted          boolean     NOT NULL DEFAULT false,
+    order_key        text,
     PRIMARY KEY (account, id),
     UNIQUE (account, subscription, position)
 );
 COMMENT ON TABLE meal_planner.dead_letter IS
 'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
 COMMENT ON COLUMN meal_planner.dead_letter.reason IS
-'why it was given up: permanent, max_attempts, max_age, crash, or sent (mp_send_to_dlq)';
+'why it was given up: permanent, max_attempts, max_age, crash, sent (mp_send_to_dlq) or unsubscribed';
 COMMENT ON COLUMN meal_planner.dead_letter.alerted IS 'an alert was raised since it became dead; another one follows only when it becomes dead again';
+COMMENT ON COLUMN meal_planner.dead_letter.order_key IS
+'the key that it blocks while dead or replaying (on_dead block_key); NULL: none';
+CREATE INDEX dead_letter_order ON meal_planner.dead_letter (account, subscription, order_key, position)
+    WHERE order_key IS NOT NULL AND status IN ('dead', 'replaying');
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
 CREATE INDEX dead_letter_waiting ON meal_planner.dead_letter (position) WHERE status IN ('dead', 'replaying');
 SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
@@ -51,7 +56,7 @@ SELECT pg_extension_config_dump('meal_planner.alert', '');
 CREATE FUNCTION meal_planner.record_dead_letter(
     account text, subscription text, "position" bigint, event_id uuid, error_type text, reason text, retry_count int,
     "sqlstate" text, error_message text, error_detail text DEFAULT NULL, error_hint text DEFAULT NULL,
-    error_context text DEFAULT NULL)
+    error_context text DEFAULT NULL, order_key text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -63,19 +68,28 @@ DECLARE
     was_alerted boolean := false;
     -- What somebody sends as transient is only kept; all else is a delivery given up.
     alerts      boolean := $6 <> 'sent';
+    key         text := $13;
+    had_key     boolean;
+    blocks      boolean;
     letter_id   bigint;
 BEGIN
     DELETE FROM meal_planner.delivery d
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
-    RETURNING d.first_failed_at INTO failed_at;
+    RETURNING d.first_failed_at, d.order_key INTO failed_at, key;
+    had_key := key IS NOT NULL;
+    IF NOT FOUND THEN
+        key := $13;
+    END IF;
+    blocks := coalesce((SELECT s.options ->> 'on_dead' = 'block_key'
+                          FROM meal_planner.subscription s WHERE s.name = $2), false);
 
     -- Two may come at once: one makes the row, the other waits for it and then
     -- finds what it was.
     INSERT INTO meal_planner.dead_letter AS l
            (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
-            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alerted)
+            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alerted, order_key)
     VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
-            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alerts)
+            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alerts, CASE WHEN blocks THEN key END)
     ON CONFLICT (account, subscription, position) DO NOTHING
     RETURNING l.id INTO letter_id;
     IF letter_id IS NULL THEN
@@ -92,6 +106,9 @@ BEGIN
                error_hint = $11,
                error_context = $12,
                retry_count = $7,
+               -- sent once more by hand it goes on blocking
+               order_key = CASE WHEN blocks THEN
+                               coalesce(key, CASE WHEN l.status IN ('dead', 'replaying') THEN l.order_key END) END,
                status = 'dead',
                dead_at = moment,
                settled_at = NULL,
@@ -107,11 +124,14 @@ BEGIN
         -- The same payload each time: the server sends it once per transaction.
         PERFORM pg_notify('mp_alert', '');
     END IF;
+    IF had_key THEN
+        PERFORM meal_planner.release_key($1, $2, key);
+    END IF;
     RETURN letter_id;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text) IS
-'moves a delivery to the dead letters, opening its row or reopening it; raises an alert when it becomes dead, none while it stays so nor for one sent as transient; returns the id';
+COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text) IS
+'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient; returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,
@@ -202,9 +222,11 @@ BEGIN
     END IF;
 
     INSERT INTO meal_planner.delivery
-           (account, subscription, position, event_id, attempt, next_attempt_at, detail)
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
     VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
-            coalesce($2, letter.corrected_detail))
+            coalesce($2, letter.corrected_detail),
+            -- one that does not block its key has given its place in the order up
+            letter.order_key)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         -- sent here by hand while its retries go on
@@ -241,10 +263,11 @@ BEGIN
     UPDATE meal_planner.dead_letter l
        SET status = 'discarded', discard_reason = $2, settled_at = meal_planner.clock()
      WHERE l.account = letter.account AND l.id = letter.id;
+    PERFORM meal_planner.release_key(letter.account, letter.subscription, letter.order_key);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_discard_dlq(bigint, text) IS
-'gives a dead letter up for good, with a reason; the row stays. MP400, MP404, MP409 unless it is dead';
+'gives a dead letter up for good, with a reason; the row stays, and a key that it blocked goes on. MP400, MP404, MP409 unless it is dead';
 
 CREATE VIEW @extschema@.mp_dlq AS
 SELECT l.id, l.event_id, nullif(l.subscription, '') AS subscription, e.detail_type, l.error_type, l."sqlstate",

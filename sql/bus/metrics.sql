@@ -24,31 +24,38 @@ COMMENT ON VIEW @extschema@.mp_event_rates IS 'events of the last minute and hou
 CREATE VIEW @extschema@.mp_subscriptions AS
 SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
        cursors.cursor, cursors.lag_events, cursors.lag_seconds,
-       deliveries.in_flight, deliveries.retrying, 0::bigint AS blocked, letters.dead,
+       coalesce(deliveries.in_flight, 0) AS in_flight, coalesce(deliveries.retrying, 0) AS retrying,
+       coalesce(deliveries.blocked, 0) AS blocked, coalesce(letters.dead, 0) AS dead,
        s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason,
        EXISTS (SELECT FROM meal_planner.shipped_subscription h WHERE h.name = s.name) AS builtin,
        meal_planner.is_broken(s.name) AS broken
   FROM meal_planner.subscription s
- CROSS JOIN LATERAL (
-       SELECT count(*) FILTER (WHERE d.token IS NOT NULL) AS in_flight,
-              count(*) FILTER (WHERE d.token IS NULL) AS retrying
+  LEFT JOIN (
+       SELECT d.subscription,
+              count(*) FILTER (WHERE d.token IS NOT NULL) AS in_flight,
+              count(*) FILTER (WHERE d.token IS NULL AND d.next_attempt_at < 'infinity') AS retrying,
+              count(*) FILTER (WHERE d.next_attempt_at = 'infinity') AS blocked
          FROM meal_planner.delivery d
-        WHERE d.subscription = s.name) deliveries
- CROSS JOIN LATERAL (
-       SELECT count(*) AS dead
+        GROUP BY d.subscription) deliveries ON deliveries.subscription = s.name
+  LEFT JOIN (
+       SELECT l.subscription, count(*) AS dead
          FROM meal_planner.dead_letter l
-        WHERE l.subscription = s.name AND l.status = 'dead') letters
+        WHERE l.status = 'dead'
+        GROUP BY l.subscription) letters ON letters.subscription = s.name
   LEFT JOIN LATERAL (
+       -- Counting stops where it only costs time: the log may be millions ahead.
        SELECT min(c.cursor) AS cursor,
-              sum(behind.events)::bigint AS lag_events,
+              least(sum(behind.events), 10000)::bigint AS lag_events,
               extract(epoch FROM meal_planner.clock() - meal_planner.position_time(min(behind.first)))::float8
                   AS lag_seconds
          FROM (SELECT a.account, greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
                  FROM meal_planner.accounts(s.start_position) a (account)) c
         CROSS JOIN LATERAL (
-              SELECT count(*) AS events, min(e.position) AS first
-                FROM meal_planner.event e
-               WHERE e.account = c.account AND e.position > c.cursor) behind
-       ) cursors ON s.mode = 'worker';
+              SELECT count(*) AS events, min(p.position) AS first
+                FROM (SELECT e.position FROM meal_planner.event e
+                       WHERE e.account = c.account AND e.position > c.cursor
+                       ORDER BY e.account, e.position
+                       LIMIT 10000) p) behind
+       ) cursors ON s.mode <> 'inline';
 COMMENT ON VIEW @extschema@.mp_subscriptions IS
-'subscriptions with the furthest-behind cursor, lag in events and seconds (worker), deliveries in flight and retrying, dead letters, why one is paused, and whether it is broken (its pattern or options are none)';
+'subscriptions with the furthest-behind cursor, lag in events (10000: that many or more) and seconds (worker, pull), deliveries in flight, waiting (retrying: failed, delayed or paused) and blocked by their order, dead letters, why one is paused, and whether it is broken (its pattern or options are none)';

@@ -102,16 +102,117 @@ END
 $$;
 COMMENT ON FUNCTION meal_planner.subscription_start(jsonb) IS 'position where a subscription with these options starts';
 
+-- From one mode to another every event has to be handled once: under the old
+-- mode or under the new one.  An emitter acts by the mode it knows, so that it
+-- must have ended before the change and begun after it; so must a worker's batch.
+CREATE FUNCTION meal_planner.change_mode(s meal_planner.subscription, new_mode text, new_pattern jsonb, order_path text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s' -- emitters queue behind us
+AS $$
+DECLARE
+    most   CONSTANT int := 10000;
+    behind int := 0;
+    source record;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'MP409: the mode of a subscription can only be changed in a READ COMMITTED transaction'
+            USING ERRCODE = 'MP409', HINT = 'retry=no. Call mp_subscribe in a transaction of its own.';
+    END IF;
+    IF s.mode = 'worker' THEN
+        LOCK TABLE meal_planner.worker_batch IN EXCLUSIVE MODE;
+        DELETE FROM meal_planner.worker_batch b WHERE b.subscription = s.name;
+    END IF;
+    IF s.mode <> 'inline' AND new_mode <> 'inline' THEN
+        RETURN s.start_position; -- the cursor stays
+    END IF;
+    LOCK TABLE meal_planner.event IN SHARE MODE;
+
+    -- To inline: what lies between its cursor and now becomes deliveries.
+    IF s.mode <> 'inline' THEN
+        FOR source IN
+            SELECT a.account,
+                   greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
+              FROM meal_planner.accounts(s.start_position) a (account)
+        LOOP
+            behind := behind + (SELECT count(*) FROM (SELECT FROM meal_planner.event e
+                                                       WHERE e.account = source.account
+                                                         AND e.position > source.cursor
+                                                       LIMIT most + 1) p);
+            IF behind > most THEN
+                RAISE EXCEPTION 'MP409: subscription "%" is more than % events behind', s.name, most
+                    USING ERRCODE = 'MP409', HINT = 'retry=yes. Let it catch up before it becomes inline.';
+            END IF;
+            INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at, order_key)
+            SELECT e.account, s.name, e.position, e.id, greatest(meal_planner.clock(), e.deliver_after),
+                   meal_planner.order_key(order_path, e)
+              FROM meal_planner.event e
+             WHERE e.account = source.account AND e.position > source.cursor
+               AND meal_planner.matches(new_pattern, e)
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+    END IF;
+    RETURN meal_planner.next_position();
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected THEN
+        RAISE EXCEPTION 'MP409: subscription "%" is at work', s.name
+            USING ERRCODE = 'MP409',
+                  DETAIL = 'A change of its mode waits for the emitters and batches that run, two seconds at most.',
+                  HINT = 'retry=yes. See mp_in_flight and pg_stat_activity for what takes so long.';
+END
+$$;
+COMMENT ON FUNCTION meal_planner.change_mode(meal_planner.subscription, text, jsonb, text) IS
+'makes a subscription ready for another mode and returns its new start_position; MP409 when emitters or batches do not end in two seconds, or when one that becomes inline is too far behind';
+
+CREATE FUNCTION meal_planner.change_order(name text, path text, blocks boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Due, not blocked: who claims one finds out whether it has to wait.
+    UPDATE meal_planner.delivery d
+       SET order_key = meal_planner.order_key(path, e),
+           next_attempt_at = CASE WHEN d.next_attempt_at = 'infinity' THEN meal_planner.clock()
+                                  ELSE d.next_attempt_at END
+      FROM meal_planner.event e
+     WHERE d.subscription = change_order.name AND e.account = d.account AND e.position = d.position;
+    UPDATE meal_planner.dead_letter l
+       SET order_key = CASE WHEN blocks THEN meal_planner.order_key(path, e) END
+      FROM meal_planner.event e
+     WHERE l.subscription = change_order.name AND l.order_key IS NOT NULL
+       AND e.account = l.account AND e.position = l.position;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.change_order(text, text, boolean) IS
+'gives what a subscription has live its place in a new order';
+
 -- Called by mp_subscribe (C), which has checked everything and knows the caller.
 CREATE FUNCTION meal_planner.save_subscription(
     name text, pattern jsonb, mode text, handler text, owner text, handler_path text, options jsonb)
 RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+DECLARE
+    former meal_planner.subscription;
+    start  bigint := meal_planner.subscription_start($7);
+BEGIN
+    SELECT * INTO former FROM meal_planner.subscription s WHERE s.name = $1 FOR UPDATE;
+    IF FOUND THEN
+        -- one that only changes keeps its place in the log
+        start := CASE WHEN former.mode = $3 THEN former.start_position
+                      ELSE meal_planner.change_mode(former, $3, $2, $7 ->> 'order_key') END;
+        IF ($7 -> 'order_key', $7 -> 'on_dead') IS DISTINCT FROM
+           (former.options -> 'order_key', former.options -> 'on_dead') THEN
+            PERFORM meal_planner.change_order($1, $7 ->> 'order_key',
+                                              coalesce($7 ->> 'on_dead' = 'block_key', false));
+        END IF;
+    END IF;
     INSERT INTO meal_planner.subscription AS s
            (name, pattern, mode, handler, owner, handler_path, options, start_position, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, meal_planner.subscription_start($7), meal_planner.clock())
+    VALUES ($1, $2, $3, $4, $5, $6, $7, start, meal_planner.clock())
     ON CONFLICT (name) DO UPDATE
        SET pattern = excluded.pattern,
            mode = excluded.mode,
@@ -120,9 +221,8 @@ AS $$
            handler_path = excluded.handler_path,
            options = excluded.options,
            builtin = false,
-           -- a subscription that only changes keeps its place in the log
-           start_position = CASE WHEN s.mode = excluded.mode THEN s.start_position
-                                 ELSE excluded.start_position END
+           start_position = excluded.start_position;
+END
 $$;
 COMMENT ON FUNCTION meal_planner.save_subscription(text, jsonb, text, text, text, text, jsonb) IS
 'creates or replaces a subscription that mp_subscribe has checked';
@@ -134,11 +234,11 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_subscribe';
 COMMENT ON FUNCTION @extschema@.mp_subscribe(text, jsonb, regprocedure, text, jsonb) IS
-'creates or replaces a subscription; it keeps its cursor.
+'creates or replaces a subscription; it keeps its place in the log, also when its mode changes.
 handler: f(meal_planner.event) returning void or jsonb; it runs as the caller of mp_subscribe, with the caller''s present search_path.
 mode: inline (in the emitter''s transaction), worker (by the sweep) or pull (claimed by a consumer; no handler).
-options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1, max_age (seconds), start latest|earliest|a time.
-Errors: MP400 naming the argument or option, MP403 without EXECUTE on the handler, MP503.';
+options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1, max_age (seconds), order_key (a path such as detail.recipe_id: one event of a key after the other), on_dead skip|block_key (a dead letter keeps the later events of its key back), start latest|earliest|a time (of a new one).
+Errors: MP400 naming the argument or option, MP403 without EXECUTE on the handler, MP409 when a change of mode does not find a moment without emitters or the subscription is too far behind to become inline, MP503.';
 
 CREATE FUNCTION meal_planner.subscribe_builtin(name text, pattern jsonb, handler text) RETURNS void
 LANGUAGE sql VOLATILE
@@ -179,6 +279,36 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_pause_subscription(text, text) IS
 'stops deliveries to a subscription: worker and pull keep their place, an inline one gets the events of the pause as deliveries when it is resumed; MP404';
+
+CREATE FUNCTION meal_planner.pause_broken_subscription(
+    name text, account text, "sqlstate" text, error_message text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    paused_already boolean;
+    reason         text := format('deploy error %s: %s', $3, $4);
+BEGIN
+    SELECT s.paused_at IS NOT NULL INTO paused_already
+      FROM meal_planner.subscription s
+     WHERE s.name = $1
+       FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    ELSIF NOT paused_already THEN
+        UPDATE meal_planner.subscription s
+           SET paused_at = meal_planner.clock(), paused_reason = reason
+         WHERE s.name = $1;
+        INSERT INTO meal_planner.alert (account, id, kind, subscription, message, raised_at)
+        VALUES ($2, meal_planner.next_position(), 'paused', $1, reason, meal_planner.clock());
+        PERFORM pg_notify('mp_alert', '');
+    END IF;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.pause_broken_subscription(text, text, text, text) IS
+'pauses a subscription whose handler cannot run and raises one alert; false when somebody else has its row';
 
 CREATE FUNCTION @extschema@.mp_resume_subscription(name text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

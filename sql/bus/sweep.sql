@@ -26,28 +26,54 @@ CREATE TYPE meal_planner.claim AS (
 COMMENT ON TYPE meal_planner.claim IS
 'a unit of work: a delivery (up_to NULL) or the stretch of the log after position up to up_to';
 
-CREATE FUNCTION @extschema@.mp_unsubscribe(name text) RETURNS void
+CREATE FUNCTION @extschema@.mp_unsubscribe(name text, deliveries text DEFAULT 'dead_letter') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    moment timestamptz := meal_planner.clock();
 BEGIN
+    IF coalesce(deliveries, 'dead_letter') NOT IN ('dead_letter', 'discard', 'refuse') THEN
+        RAISE EXCEPTION 'MP400: deliveries must be dead_letter, discard or refuse'
+            USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the argument.';
+    END IF;
     PERFORM meal_planner.require_subscription(name);
     IF EXISTS (SELECT FROM meal_planner.shipped_subscription s WHERE s.name = mp_unsubscribe.name) THEN
         RAISE EXCEPTION 'MP409: subscription "%" belongs to the extension', name
             USING ERRCODE = 'MP409', HINT = 'retry=no. Pause it with mp_pause_subscription.';
     END IF;
+    IF deliveries = 'refuse'
+       AND EXISTS (SELECT FROM meal_planner.delivery d WHERE d.subscription = name) THEN
+        RAISE EXCEPTION 'MP409: subscription "%" has live deliveries', name
+            USING ERRCODE = 'MP409', HINT = 'retry=yes. Let the sweep finish them, or say dead_letter or discard.';
+    END IF;
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
     DELETE FROM meal_planner.consumer_claim c WHERE c.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
-    DELETE FROM meal_planner.delivery d WHERE d.subscription = name;
-    -- Nobody goes on with a replay; its letter must not wait for one for ever.
-    UPDATE meal_planner.dead_letter l SET status = 'dead'
-     WHERE l.subscription = name AND l.status = 'replaying';
+    -- Nobody goes on with a replay; its letter must not wait for one for ever,
+    -- nor block a subscription that takes the name later.
+    UPDATE meal_planner.dead_letter l
+       SET status = CASE WHEN l.status = 'replaying' THEN 'dead' ELSE l.status END, order_key = NULL
+     WHERE l.subscription = name AND (l.status = 'replaying' OR l.order_key IS NOT NULL);
+    WITH gone AS (
+        DELETE FROM meal_planner.delivery d WHERE d.subscription = name RETURNING *)
+    INSERT INTO meal_planner.dead_letter
+           (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
+            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at,
+            corrected_detail)
+    SELECT g.account, meal_planner.next_position(), g.subscription, g.position, g.event_id, 'transient',
+           'unsubscribed', g."sqlstate", g.error_message, g.error_detail, g.error_hint, g.error_context,
+           greatest(g.attempt - 1, 0), 'dead', coalesce(g.first_failed_at, moment), moment, g.detail
+      FROM gone g
+     WHERE deliveries IS DISTINCT FROM 'discard'
+    ON CONFLICT DO NOTHING; -- that of a replay is dead again
     DELETE FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.mp_unsubscribe(text) IS
-'removes a subscription with its cursors and live deliveries; its dead letters stay. MP404, MP409 for one that the extension ships';
+COMMENT ON FUNCTION @extschema@.mp_unsubscribe(text, text) IS
+'removes a subscription with its cursors; its dead letters stay.
+deliveries: what becomes of its live deliveries: dead_letter (they become dead letters with reason unsubscribed, without an alert), discard (they are dropped) or refuse (MP409 if there are any).
+MP400, MP404, MP409 for one that the extension ships';
 
 CREATE FUNCTION meal_planner.sweep_begin(max_seconds float8) RETURNS bigint
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -125,9 +151,11 @@ BEGIN
             RETURNING *
         LOOP
             WITH taken AS (
-                INSERT INTO meal_planner.delivery AS d (account, subscription, position, event_id, next_attempt_at)
+                INSERT INTO meal_planner.delivery AS d (account, subscription, position, event_id, next_attempt_at,
+                                                        order_key)
                 SELECT e.account, batch.subscription, e.position, e.id,
-                       greatest(meal_planner.clock(), e.deliver_after)
+                       greatest(meal_planner.clock(), e.deliver_after),
+                       meal_planner.order_key(s.options ->> 'order_key', e)
                   FROM meal_planner.event e
                   JOIN meal_planner.subscription s ON s.name = batch.subscription
                  WHERE e.account = batch.account AND e.position > batch.after_position AND e.position <= batch.up_to
@@ -205,55 +233,75 @@ $$;
 COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 'ends a batch: the cursor moves from after_position to up_to';
 
+CREATE FUNCTION meal_planner.delivery_queues(OUT account text, OUT subscription text, OUT due timestamptz)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET jit = off -- the few rows that are left seem costly enough to be compiled
+AS $$
+    -- Asked across accounts, by two index probes for each account and
+    -- subscription that has any, however many deliveries wait.
+    WITH RECURSIVE queue (account, subscription) AS (
+        (SELECT d.account, d.subscription FROM meal_planner.delivery d
+          WHERE d.token IS NULL
+          ORDER BY d.account, d.subscription LIMIT 1)
+        UNION ALL
+        SELECT n.account, n.subscription
+          FROM queue q,
+               LATERAL (SELECT d.account, d.subscription FROM meal_planner.delivery d
+                         WHERE d.token IS NULL AND (d.account, d.subscription) > (q.account, q.subscription)
+                         ORDER BY d.account, d.subscription LIMIT 1) n)
+    SELECT q.account, q.subscription, first.next_attempt_at
+      FROM queue q
+      JOIN meal_planner.subscription s ON s.name = q.subscription AND s.paused_at IS NULL AND s.mode <> 'pull',
+           LATERAL (SELECT d.next_attempt_at FROM meal_planner.delivery d
+                     WHERE d.account = q.account AND d.subscription = q.subscription AND d.token IS NULL
+                     ORDER BY d.next_attempt_at LIMIT 1) first
+     WHERE first.next_attempt_at < 'infinity'
+$$;
+COMMENT ON FUNCTION meal_planner.delivery_queues() IS
+'accounts and subscriptions that have deliveries for the sweep, and when the first of each is due; not those that are paused or where all is blocked';
+
 CREATE FUNCTION meal_planner.claim_delivery(token bigint) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
-SET jit = off -- the accounts do need a sort, which then seems costly enough to be compiled
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment      timestamptz := meal_planner.clock();
-    due_account text;
-    claimed     meal_planner.claim;
+    moment timestamptz := meal_planner.clock();
+    source record;
+    due    record;
 BEGIN
-    -- Which accounts have something due is asked across accounts, by one index
-    -- probe each, however many deliveries wait; the claim itself is one
-    -- account's.
-    FOR due_account IN
-        WITH RECURSIVE known (account) AS (
-            SELECT (SELECT d.account FROM meal_planner.delivery d
-                     WHERE d.token IS NULL ORDER BY d.account LIMIT 1)
-            UNION ALL
-            SELECT (SELECT d.account FROM meal_planner.delivery d
-                     WHERE d.token IS NULL AND d.account > k.account ORDER BY d.account LIMIT 1)
-              FROM known k
-             WHERE k.account IS NOT NULL)
-        SELECT k.account
-          FROM known k,
-               LATERAL (SELECT min(d.next_attempt_at) AS due FROM meal_planner.delivery d
-                         WHERE d.account = k.account AND d.token IS NULL) first
-         WHERE first.due <= moment
-         ORDER BY first.due
+    FOR source IN
+        SELECT q.account, q.subscription FROM meal_planner.delivery_queues() q
+         WHERE q.due <= moment
+         ORDER BY q.due
     LOOP
-        -- A plain subquery could be run once per row of the join, and each run
-        -- would lock another delivery.
-        WITH due AS MATERIALIZED (
-            SELECT d.subscription, d.position
+        -- The order lock of a subscription may be held by a transaction that
+        -- takes its time: its ordered deliveries wait then, we do not.
+        LOOP
+            SELECT d.position, d.order_key INTO due
               FROM meal_planner.delivery d
-              JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
-             WHERE d.account = due_account AND d.token IS NULL AND d.next_attempt_at <= moment
-             ORDER BY d.next_attempt_at
+             WHERE d.account = source.account AND d.subscription = source.subscription
+               AND d.token IS NULL AND d.next_attempt_at <= moment
+               AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
+             ORDER BY d.next_attempt_at, d.position
              LIMIT 1
-               FOR UPDATE OF d SKIP LOCKED)
-        UPDATE meal_planner.delivery u
-           SET token = $1, attempt = u.attempt + 1
-          FROM due
-         WHERE u.account = due_account AND u.subscription = due.subscription AND u.position = due.position
-        RETURNING u.account, u.subscription, u.position, NULL::bigint INTO claimed;
-        IF FOUND THEN
-            RETURN claimed;
-        END IF;
+               FOR UPDATE SKIP LOCKED;
+            EXIT WHEN NOT FOUND;
+            IF due.order_key IS NOT NULL
+               AND meal_planner.must_wait(source.account, source.subscription, due.order_key, due.position) THEN
+                PERFORM meal_planner.block_delivery(source.account, source.subscription, due.order_key, due.position);
+                CONTINUE;
+            END IF;
+            UPDATE meal_planner.delivery u
+               SET token = $1, attempt = u.attempt + 1
+             WHERE u.account = source.account AND u.subscription = source.subscription AND u.position = due.position;
+            RETURN (source.account, source.subscription, due.position, NULL::bigint);
+        END LOOP;
     END LOOP;
     RETURN NULL;
 END
@@ -383,6 +431,7 @@ BEGIN
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
     PERFORM meal_planner.purge_idempotency_keys();
+    PERFORM meal_planner.release_orphans();
     -- last, since it locks the default partition to the end of the transaction
     FOR n IN 0 .. 2 LOOP
         EXIT WHEN NOT meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
@@ -394,16 +443,13 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over and purges expired keys';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, purges expired keys and releases orphans of an order';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT min(d.next_attempt_at)
-      FROM meal_planner.delivery d
-      JOIN meal_planner.subscription s ON s.name = d.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
-     WHERE d.token IS NULL
+    SELECT min(q.due) FROM meal_planner.delivery_queues() q
 $$;
 COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery is due';
 

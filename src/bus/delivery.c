@@ -7,6 +7,8 @@
  */
 #include "bus/delivery.h"
 
+#include "access/xact.h"
+#include "bus/order.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -22,30 +24,57 @@ void
 mp_delivery_schedule(const MpSubscription *subscription, const MpEvent *event, TimestampTz due)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.schedule_delivery($1, $2, $3, $4, $5)",
-	.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TIMESTAMPTZOID}};
-	Datum		values[5] = {
+		.sql = "SELECT meal_planner.schedule_delivery($1, $2, $3, $4, $5, $6)",
+	.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TIMESTAMPTZOID, TEXTOID}};
+	bool		nulls[6] = {false};
+	Datum		values[6] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
-		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID], TimestampTzGetDatum(due)
+		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID], TimestampTzGetDatum(due),
+		mp_order_key(subscription, event, &nulls[5])
 	};
 
 	mp_spi_connect();
-	mp_plan_execute(&plan, values, NULL, 1);
+	mp_plan_execute(&plan, values, nulls, 1);
 	mp_spi_finish();
 }
 
 /* SPI is connected. */
-static bool
-is_permanent(const MpSubscription *subscription, const char *sqlstate)
+static char *
+error_class(const MpSubscription *subscription, const char *sqlstate)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.classify_error($1, $2) OPERATOR(pg_catalog.=) 'permanent'",
+		.sql = "SELECT meal_planner.classify_error($1, $2)",
 	.types = {TEXTOID, TEXTOID}};
 	Datum		values[2] = {CStringGetTextDatum(sqlstate), CStringGetTextDatum(subscription->name)};
-	bool		isnull;
 
 	mp_plan_execute(&plan, values, NULL, 1);
-	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/*
+ * Pauses a subscription whose handler cannot run.  False when somebody else has
+ * its row, who may be doing just that: emitters must not wait for each other.
+ * With an old snapshot an update could end the emitter; the sweep, which will
+ * try the event again, has none.
+ */
+static bool
+pause_broken(MpSubscription *subscription, const MpEvent *event, const MpFailure *failure)
+{
+	static MpPlan plan = {
+		.sql = "SELECT meal_planner.pause_broken_subscription($1, $2, $3, $4)",
+	.types = {TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
+	Datum		values[4] = {
+		CStringGetTextDatum(subscription->name), event->values[MP_EVENT_ACCOUNT],
+		CStringGetTextDatum(failure->sqlstate), CStringGetTextDatum(failure->message)
+	};
+	bool		isnull;
+
+	if (IsolationUsesXactSnapshot())
+		return false;
+	mp_plan_execute(&plan, values, NULL, 1);
+	/* also for whoever holds the subscriptions of before */
+	subscription->paused = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return subscription->paused;
 }
 
 static void
@@ -53,18 +82,18 @@ record_retry(const MpSubscription *subscription, const MpEvent *event,
 			 const MpFailedAttempt *attempt, const MpFailure *failure, double delay)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT4OID, INT4OID, FLOAT8OID,
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	bool		nulls[12] = {false};
-	Datum		values[12] = {
+	bool		nulls[13] = {false};
+	Datum		values[13] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
 		Int32GetDatum(attempt->attempt), Int32GetDatum(attempt->crashes), Float8GetDatum(delay),
 		mp_text_or_null(failure->sqlstate, &nulls[7]), mp_text_or_null(failure->message, &nulls[8]),
 		mp_text_or_null(failure->detail, &nulls[9]), mp_text_or_null(failure->hint, &nulls[10]),
-		mp_text_or_null(failure->context, &nulls[11])
+		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12])
 	};
 
 	mp_plan_execute(&plan, values, nulls, 1);
@@ -75,41 +104,64 @@ record_dead_letter(const MpSubscription *subscription, const MpEvent *event,
 				   const MpFailedAttempt *attempt, const MpFailure *failure, MpVerdict verdict)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.record_dead_letter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+		.sql = "SELECT meal_planner.record_dead_letter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TEXTOID, TEXTOID, INT4OID,
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
 	const char *error_type = verdict == MP_VERDICT_PERMANENT ? "permanent"
 		: verdict == MP_VERDICT_CRASH ? "crash" : "transient";
-	bool		nulls[12] = {false};
-	Datum		values[12] = {
+	bool		nulls[13] = {false};
+	Datum		values[13] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
 		CStringGetTextDatum(error_type), CStringGetTextDatum(mp_verdict_reason(verdict)),
 		Int32GetDatum(Max(attempt->attempt - 1, 0)),
 		mp_text_or_null(failure->sqlstate, &nulls[7]), mp_text_or_null(failure->message, &nulls[8]),
 		mp_text_or_null(failure->detail, &nulls[9]), mp_text_or_null(failure->hint, &nulls[10]),
-		mp_text_or_null(failure->context, &nulls[11])
+		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12])
 	};
 
 	mp_plan_execute(&plan, values, nulls, 1);
 }
 
+/*
+ * The handler or something it needs is missing: no fault of the event, and the
+ * next one would fail the same way.
+ */
+static void
+deploy_failed(MpSubscription *subscription, const MpEvent *event,
+			  MpFailedAttempt *attempt, const MpFailure *failure)
+{
+	double		delay = subscription->policy.base_delay;
+
+	if (pause_broken(subscription, event, failure))
+		delay = 0;
+	attempt->attempt--;
+	record_retry(subscription, event, attempt, failure, delay);
+}
+
 bool
-mp_delivery_failed(const MpSubscription *subscription, const MpEvent *event,
+mp_delivery_failed(MpSubscription *subscription, const MpEvent *event,
 				   const MpFailedAttempt *attempt, const MpFailure *failure)
 {
 	MpFailedAttempt judged = *attempt;
-	MpVerdict	verdict;
+	MpVerdict	verdict = MP_VERDICT_RETRY;
+	const char *class;
 	double		delay;
 
 	mp_spi_connect();
-	judged.permanent |= failure->sqlstate != NULL && is_permanent(subscription, failure->sqlstate);
-	verdict = mp_retry_verdict(&subscription->policy, &judged, mp_random_share(), &delay);
-	if (verdict == MP_VERDICT_RETRY)
-		record_retry(subscription, event, &judged, failure, delay);
+	class = failure->sqlstate == NULL ? "" : error_class(subscription, failure->sqlstate);
+	if (strcmp(class, "deploy") == 0)
+		deploy_failed(subscription, event, &judged, failure);
 	else
-		record_dead_letter(subscription, event, &judged, failure, verdict);
+	{
+		judged.permanent |= strcmp(class, "permanent") == 0;
+		verdict = mp_retry_verdict(&subscription->policy, &judged, mp_random_share(), &delay);
+		if (verdict == MP_VERDICT_RETRY)
+			record_retry(subscription, event, &judged, failure, delay);
+		else
+			record_dead_letter(subscription, event, &judged, failure, verdict);
+	}
 	mp_spi_finish();
 	return verdict == MP_VERDICT_RETRY;
 }
@@ -122,6 +174,8 @@ typedef struct Delivery
 {
 	MpEvent		event;
 	MpFailedAttempt attempt;
+	Datum		key;			/* its order key */
+	bool		keyless;
 } Delivery;
 
 /*
@@ -134,7 +188,8 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 {
 	static MpPlan plan = {
 		.sql = "SELECT e, d.detail, d.attempt, d.crashes,"
-		" pg_catalog.date_part('epoch', meal_planner.clock() OPERATOR(pg_catalog.-) d.first_failed_at)"
+		" pg_catalog.date_part('epoch', meal_planner.clock() OPERATOR(pg_catalog.-) d.first_failed_at),"
+		" d.order_key"
 		" FROM meal_planner.delivery d"
 		" JOIN meal_planner.event e ON e.account OPERATOR(pg_catalog.=) d.account"
 		" AND e.position OPERATOR(pg_catalog.=) d.position"
@@ -164,20 +219,41 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 	delivery->attempt.crashes = DatumGetInt32(SPI_getbinval(row, desc, 4, &isnull));
 	value = SPI_getbinval(row, desc, 5, &isnull);
 	delivery->attempt.age = isnull ? 0 : DatumGetFloat8(value);
+	delivery->key = SPI_getbinval(row, desc, 6, &delivery->keyless);
 	return true;
 }
 
+/* Of an order key the next one may run now; NULL: it has none. */
 static void
-remove_delivery(Datum account, Datum subscription, Datum position)
+release_key(Datum account, Datum subscription, Datum key, bool keyless)
+{
+	static MpPlan plan = {
+		.sql = "SELECT meal_planner.release_key($1, $2, $3)",
+	.types = {TEXTOID, TEXTOID, TEXTOID}};
+	Datum		values[3] = {account, subscription, key};
+
+	if (!keyless)
+		mp_plan_execute(&plan, values, NULL, 1);
+}
+
+/* Removes a delivery; `letter` settles the dead letter that it replays, if any. */
+static void
+end_delivery(Datum account, Datum subscription, Datum position, MpPlan *letter)
 {
 	static MpPlan plan = {
 		.sql = "DELETE FROM meal_planner.delivery d"
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
-		" AND d.position OPERATOR(pg_catalog.=) $3",
+		" AND d.position OPERATOR(pg_catalog.=) $3 RETURNING d.order_key",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
 	Datum		values[3] = {account, subscription, position};
+	Datum		key = (Datum) 0;
+	bool		keyless = true;
 
 	mp_plan_execute(&plan, values, NULL, 0);
+	if (SPI_processed > 0)
+		key = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &keyless);
+	mp_plan_execute(letter, values, NULL, 0);
+	release_key(account, subscription, key, keyless);
 }
 
 /* Its event or its subscription is gone: nobody goes on with a replay either. */
@@ -189,10 +265,8 @@ drop_delivery(Datum account, Datum subscription, Datum position)
 		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.subscription OPERATOR(pg_catalog.=) $2"
 		" AND l.position OPERATOR(pg_catalog.=) $3 AND l.status OPERATOR(pg_catalog.=) 'replaying'",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
-	Datum		values[3] = {account, subscription, position};
 
-	remove_delivery(account, subscription, position);
-	mp_plan_execute(&dead, values, NULL, 0);
+	end_delivery(account, subscription, position, &dead);
 }
 
 void
@@ -205,14 +279,27 @@ mp_delivery_finish(Datum account, Datum subscription, Datum position)
 		" AND l.position OPERATOR(pg_catalog.=) $3"
 		" AND l.status OPERATOR(pg_catalog.=) ANY (ARRAY['replaying', 'dead'])",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
-	Datum		values[3] = {account, subscription, position};
 
-	remove_delivery(account, subscription, position);
-	mp_plan_execute(&resolve, values, NULL, 0);
+	end_delivery(account, subscription, position, &resolve);
+}
+
+/*
+ * An attempt after the first has failed.  Also one that is to be retried lets
+ * its key go on, with an earlier one that was not there when it began; a dead
+ * letter has done so.
+ */
+static bool
+failed_again(MpSubscription *subscription, Datum account, const Delivery *delivery, const MpFailure *failure)
+{
+	bool		again = mp_delivery_failed(subscription, &delivery->event, &delivery->attempt, failure);
+
+	if (again)
+		release_key(account, CStringGetTextDatum(subscription->name), delivery->key, delivery->keyless);
+	return again;
 }
 
 bool
-mp_delivery_failed_again(const MpSubscription *subscription, Datum account, Datum position,
+mp_delivery_failed_again(MpSubscription *subscription, Datum account, Datum position,
 						 bool permanent, const MpFailure *failure)
 {
 	Delivery	delivery;
@@ -220,7 +307,7 @@ mp_delivery_failed_again(const MpSubscription *subscription, Datum account, Datu
 	if (!load_delivery(account, CStringGetTextDatum(subscription->name), position, &delivery))
 		elog(ERROR, "the event of a delivery is gone");
 	delivery.attempt.permanent = permanent;
-	return mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, failure);
+	return failed_again(subscription, account, &delivery, failure);
 }
 
 Datum
@@ -246,10 +333,8 @@ mp_attempt_delivery(PG_FUNCTION_ARGS)
 		mp_delivery_finish(account, name, position);
 		outcome = "done";
 	}
-	else if (mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, &failure))
-		outcome = "retry";
 	else
-		outcome = "dead";
+		outcome = failed_again(subscription, account, &delivery, &failure) ? "retry" : "dead";
 	mp_spi_finish();
 	mp_subscriptions_release(subscriptions);
 	PG_RETURN_TEXT_P(cstring_to_text(outcome));
@@ -273,8 +358,7 @@ mp_fail_delivery(PG_FUNCTION_ARGS)
 	{
 		if (PG_GETARG_BOOL(3))
 			delivery.attempt.crashes++;
-		outcome = mp_delivery_failed(subscription, &delivery.event, &delivery.attempt, &failure)
-			? "retry" : "dead";
+		outcome = failed_again(subscription, PG_GETARG_DATUM(0), &delivery, &failure) ? "retry" : "dead";
 	}
 	else
 		drop_delivery(PG_GETARG_DATUM(0), name, PG_GETARG_DATUM(2));

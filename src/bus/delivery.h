@@ -7,18 +7,19 @@
 
 #include "bus/handler.h"
 
-/* A delivery without a failure, due at a time. */
+/* A delivery without a failure, due at a time; with its order key. */
 extern void mp_delivery_schedule(const MpSubscription *subscription, const MpEvent *event, TimestampTz due);
 
 /*
  * Records a failed attempt: schedules the next one (true) or moves the event
- * to the dead letters (false).
+ * to the dead letters (false).  A handler that cannot run at all (error class
+ * deploy) pauses the subscription, and no attempt is counted.
  */
-extern bool mp_delivery_failed(const MpSubscription *subscription, const MpEvent *event,
+extern bool mp_delivery_failed(MpSubscription *subscription, const MpEvent *event,
 							   const MpFailedAttempt *attempt, const MpFailure *failure);
 
 /* The same for a delivery, which counts its attempts itself. SPI is connected. */
-extern bool mp_delivery_failed_again(const MpSubscription *subscription, Datum account, Datum position,
+extern bool mp_delivery_failed_again(MpSubscription *subscription, Datum account, Datum position,
 									 bool permanent, const MpFailure *failure);
 
 /* It is done: the delivery goes, and with it the dead letter it replayed. SPI is connected. */

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "bus/delivery.h"
 #include "bus/handler.h"
+#include "bus/order.h"
 #include "bus/position.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
@@ -122,31 +123,37 @@ event_of_slot(TupleTableSlot *slot, MpEvent *event)
  * One event
  * ------------------------------------------------------------------------ */
 
-/* What cannot be handled now becomes a delivery: true. */
-static bool
-postpone(const MpSubscription *subscription, const MpEvent *event)
+/*
+ * Keeps the events that can be handled now and returns how many these are; the
+ * others are deliveries afterwards.
+ */
+static int
+admit(const MpSubscription *subscription, MpEvent *events, int count)
 {
-	TimestampTz due = event->nulls[MP_EVENT_DELIVER_AFTER]
-		? DT_NOBEGIN : DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]);
+	if (!subscription->paused)
+		return mp_order_admit(subscription, events, count);
+	for (int i = 0; i < count; i++)
+	{
+		TimestampTz due = events[i].nulls[MP_EVENT_DELIVER_AFTER]
+			? DT_NOBEGIN : DatumGetTimestampTz(events[i].values[MP_EVENT_DELIVER_AFTER]);
 
-	if (!subscription->paused && (due == DT_NOBEGIN || due <= mp_clock_now()))
-		return false;
-	mp_delivery_schedule(subscription, event, Max(due, mp_clock_now()));
-	return true;
+		mp_delivery_schedule(subscription, &events[i], Max(due, mp_clock_now()));
+	}
+	return 0;
 }
 
 static void
-record_failure(const MpSubscription *subscription, const MpEvent *event, const MpFailure *failure)
+record_failure(MpSubscription *subscription, const MpEvent *event, const MpFailure *failure)
 {
 	(void) mp_delivery_failed(subscription, event, &(MpFailedAttempt) {.attempt = 1}, failure);
 }
 
 static void
-deliver(MpSubscription *subscription, const MpEvent *event)
+deliver(MpSubscription *subscription, MpEvent *event)
 {
 	MpFailure	failure;
 
-	if (!postpone(subscription, event) && !mp_handler_run(subscription, event, 1, &failure))
+	if (admit(subscription, event, 1) > 0 && !mp_handler_run(subscription, event, 1, &failure))
 		record_failure(subscription, event, &failure);
 }
 
@@ -199,6 +206,10 @@ run_stretch(Share *share)
 	{
 		record_failure(share->subscription, first, &failure);
 		share->done++;
+		/* which may keep back those behind it */
+		if (share->subscription->paused || share->subscription->order_path != NULL)
+			share->count = share->done +
+				admit(share->subscription, &share->events[share->done], share->count - share->done);
 		share->end = share->count;
 	}
 }
@@ -245,7 +256,7 @@ find_matches(MpSubscriptions *subscriptions, const MpEvent *events, int count, M
 	return found;
 }
 
-/* The events of a run of matches, all of one subscription, without what is postponed. */
+/* The events of a run of matches, all of one subscription, that can be handled now. */
 static Share
 share_of_matches(const Match *matches, int count, const MpEvent *events)
 {
@@ -253,9 +264,8 @@ share_of_matches(const Match *matches, int count, const MpEvent *events)
 
 	share.events = palloc(sizeof(MpEvent) * count);
 	for (int i = 0; i < count; i++)
-		if (!postpone(share.subscription, &events[matches[i].event]))
-			share.events[share.count++] = events[matches[i].event];
-	share.end = share.count;
+		share.events[i] = events[matches[i].event];
+	share.count = share.end = admit(share.subscription, share.events, count);
 	return share;
 }
 
@@ -301,7 +311,7 @@ deliver_batch(MpSubscriptions *subscriptions, const MpEvent *events, int count)
 
 /* The inline subscriptions that want an event, each on its own. */
 static void
-deliver_single(MpSubscriptions *subscriptions, const MpEvent *event)
+deliver_single(MpSubscriptions *subscriptions, MpEvent *event)
 {
 	MpSubscription **matching;
 	int			count = mp_subscriptions_matching(subscriptions, event, &matching);

@@ -3,6 +3,7 @@
  *		Options of a subscription, and retry policies.
  */
 #include "bus/event_json.h"
+#include "bus/order.h"
 #include "bus/subscription.h"
 
 #include "utils/builtins.h"
@@ -12,7 +13,7 @@ PG_FUNCTION_INFO_V1(mp_backoff);
 
 typedef struct Parse
 {
-	MpRetryPolicy policy;
+	MpOptions	options;
 	bool		all;
 } Parse;
 
@@ -55,6 +56,50 @@ set_number(MpRetryPolicy *policy, const NumberOption *option, const MpJson *valu
 		*(double *) ((char *) policy + option->offset) = number;
 }
 
+static void
+refuse(const char *problem)
+{
+	ereport(ERROR,
+			(errcode(MP_ERRCODE_INVALID),
+			 errmsg("MP400: %s", problem),
+			 errhint("retry=no. Correct the option.")));
+}
+
+static bool
+is_string(const MpJson *value, const char *string)
+{
+	return value->kind == MP_JSON_STRING && value->len == strlen(string) &&
+		memcmp(value->text, string, value->len) == 0;
+}
+
+/* Those that are not numbers of the policy; false when it is none. */
+static bool
+set_option(MpOptions *options, const char *name, const MpJson *value)
+{
+	if (strcmp(name, "start") == 0)
+	{
+		/* the time it names is read in SQL */
+		if (value->kind != MP_JSON_STRING)
+			refuse("start must be latest, earliest or a time");
+	}
+	else if (strcmp(name, "order_key") == 0)
+	{
+		if (value->kind == MP_JSON_STRING)
+			options->order_path = mp_order_path_parse(pnstrdup(value->text, value->len), CurrentMemoryContext);
+		if (options->order_path == NULL)
+			refuse("order_key must be a path such as detail.recipe_id, or one of detail-type, source, account, region, id, time, stream");
+	}
+	else if (strcmp(name, "on_dead") == 0)
+	{
+		options->block_key = is_string(value, "block_key");
+		if (!options->block_key && !is_string(value, "skip"))
+			refuse("on_dead must be skip or block_key");
+	}
+	else
+		return false;
+	return true;
+}
+
 static bool
 visit_option(const char *key, size_t key_len, const MpJson *value, void *context)
 {
@@ -65,35 +110,28 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 	{
 		if (strcmp(name, number_options[i].name) == 0)
 		{
-			set_number(&parse->policy, &number_options[i], value);
+			set_number(&parse->options.policy, &number_options[i], value);
 			return true;
 		}
 	}
-	if (parse->all && strcmp(name, "start") == 0)
-	{
-		if (value->kind == MP_JSON_STRING)
-			return true;		/* the time it names is read in SQL */
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: start must be latest, earliest or a time"),
-				 errhint("retry=no. Correct the option.")));
-	}
+	if (parse->all && set_option(&parse->options, name, value))
+		return true;
 	ereport(ERROR,
 			(errcode(MP_ERRCODE_INVALID),
 			 errmsg("MP400: unknown option \"%s\"", name),
-			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter and max_age%s.",
-					 parse->all ? ", and start" : "")));
+			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter%s max_age%s.",
+					 parse->all ? "," : " and", parse->all ? ", order_key, on_dead and start" : "")));
 	return false;
 }
 
-MpRetryPolicy
-mp_policy_of_jsonb(Jsonb *options, bool all)
+static MpOptions
+parse_options(Jsonb *options, bool all)
 {
-	Parse		parse = {.policy = MP_RETRY_POLICY_DEFAULT, .all = all};
+	Parse		parse = {.options.policy = MP_RETRY_POLICY_DEFAULT, .all = all};
 	MpJson		root;
 
 	if (options == NULL)
-		return parse.policy;
+		return parse.options;
 	root = mp_json_of_jsonb(options);
 	if (root.kind != MP_JSON_OBJECT)
 		ereport(ERROR,
@@ -101,13 +139,21 @@ mp_policy_of_jsonb(Jsonb *options, bool all)
 				 errmsg("MP400: %s must be a JSON object", all ? "options" : "policy"),
 				 errhint("retry=no. Correct the argument.")));
 	(void) mp_json_reader.each(&root, visit_option, &parse);
-	return parse.policy;
+	if (parse.options.block_key && parse.options.order_path == NULL)
+		refuse("on_dead block_key needs an order_key");
+	return parse.options;
+}
+
+MpOptions
+mp_options_of_jsonb(Jsonb *options)
+{
+	return parse_options(options, true);
 }
 
 Datum
 mp_backoff(PG_FUNCTION_ARGS)
 {
-	MpRetryPolicy policy = mp_policy_of_jsonb(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1), false);
+	MpRetryPolicy policy = parse_options(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1), false).policy;
 	Interval   *delay = palloc0(sizeof(Interval));
 
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)

@@ -124,7 +124,7 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	if (strcmp(mode, "inline") != 0 && strcmp(mode, "worker") != 0 && strcmp(mode, "pull") != 0)
 		refuse("mode must be inline, worker or pull", "Correct the argument.");
 	(void) mp_compile_pattern(PG_GETARG_JSONB_P(1), CurrentMemoryContext);
-	(void) mp_policy_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4), true);
+	(void) mp_options_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4));
 	check_handler(handler, mode);
 
 	values[0] = PG_GETARG_DATUM(0);

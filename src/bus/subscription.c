@@ -170,7 +170,14 @@ compile_subscription(MpSubscription *subscription, Jsonb *options, Jsonb *patter
 
 	PG_TRY();
 	{
-		subscription->policy = mp_policy_of_jsonb(options, true);
+		MpOptions	checked;
+
+		MemoryContextSwitchTo(context);
+		checked = mp_options_of_jsonb(options);
+		MemoryContextSwitchTo(caller_memory);
+		subscription->policy = checked.policy;
+		subscription->order_path = checked.order_path;
+		subscription->block_key = checked.block_key;
 		subscription->pattern = mp_compile_pattern(pattern, context);
 	}
 	PG_CATCH();
@@ -190,7 +197,7 @@ compile_subscription(MpSubscription *subscription, Jsonb *options, Jsonb *patter
 				 errhint("retry=no. Replace it with mp_subscribe.")));
 		FreeErrorData(error);
 		subscription->broken = true;
-		subscription->policy = mp_policy_of_jsonb(NULL, true);
+		subscription->policy = mp_options_of_jsonb(NULL).policy;
 		/* every event has a source */
 		subscription->pattern =
 			mp_compile_pattern(DatumGetJsonbP(DirectFunctionCall1(jsonb_in,

@@ -18,6 +18,16 @@ typedef enum MpMode
 	MP_PULL
 } MpMode;
 
+struct MpOrderPath;
+
+/* The checked options of mp_subscribe. */
+typedef struct MpOptions
+{
+	MpRetryPolicy policy;
+	struct MpOrderPath *order_path; /* NULL: no order */
+	bool		block_key;		/* on_dead: a dead letter blocks its key */
+} MpOptions;
+
 typedef struct MpSubscription
 {
 	char	   *name;
@@ -27,6 +37,8 @@ typedef struct MpSubscription
 	bool		broken;			/* its pattern or options are none: no event matches */
 	const MpPattern *pattern;
 	MpRetryPolicy policy;
+	struct MpOrderPath *order_path; /* NULL: no order */
+	bool		block_key;
 
 	char	   *handler;		/* qualified signature */
 	char	   *owner;			/* role it runs as */
@@ -67,7 +79,7 @@ extern bool mp_handler_sets_path(Oid function);
 /* Looks its handler and role up; errors out when one is missing or not allowed. */
 extern void mp_subscription_resolve(MpSubscription *subscription);
 
-/* options.c: MP400 for what is no retry policy or, with `all`, no option. */
-extern MpRetryPolicy mp_policy_of_jsonb(Jsonb *options, bool all);
+/* options.c: MP400 for what is no option; the result lives in the current context. */
+extern MpOptions mp_options_of_jsonb(Jsonb *options);
 
 #endif							/* MP_BUS_SUBSCRIPTION_H */

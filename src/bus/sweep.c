@@ -10,6 +10,7 @@
 #include "bus/delivery.h"
 #include "bus/dispatch.h"
 #include "bus/event_json.h"
+#include "bus/order.h"
 #include "bus/position.h"
 #include "bus/subscription.h"
 #include "bus/wakeup.h"
@@ -174,9 +175,8 @@ mp_worker_is_dead(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------ */
 
 /*
- * Reads a stretch of the log and keeps the events that match and may be
- * delivered now; delayed ones become deliveries.  SPI is connected, and the
- * events live in its procedure context.
+ * Reads a stretch of the log and keeps the events that match.  SPI is
+ * connected, and the events live in its procedure context.
  */
 static int
 load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
@@ -189,7 +189,6 @@ load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 	SPITupleTable *rows;
 	uint64		read;
 	int			count = 0;
-	TimestampTz now = mp_clock_now();
 
 	mp_plan_execute(&plan, stretch, NULL, 0);
 	rows = SPI_tuptable;
@@ -202,30 +201,63 @@ load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, event);
 		json = mp_json_of_event(event);
-		if (!mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
-			continue;
-		if (!event->nulls[MP_EVENT_DELIVER_AFTER] &&
-			DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]) > now)
-			mp_delivery_schedule(subscription, event,
-								 DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]));
-		else
+		if (mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
 			count++;
 	}
 	return count;
 }
 
-/* All in one subtransaction; one by one only when something failed. */
+/*
+ * The handler cannot run: the subscription was paused at this event, which is a
+ * delivery now, and keeps its place there.  What was put off behind it comes
+ * again with the next batch.
+ */
 static void
-run_events(MpSubscription *subscription, const MpEvent *events, int count)
+stop_after(MpSubscription *subscription, const MpEvent *event, int64 up_to)
+{
+	static MpPlan plan = {
+		.sql = "DELETE FROM meal_planner.delivery d"
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
+		" AND d.position OPERATOR(pg_catalog.>) $3 AND d.position OPERATOR(pg_catalog.<=) $4"
+		" AND d.attempt OPERATOR(pg_catalog.=) 0 AND d.token IS NULL",
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
+	Datum		values[4] = {
+		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
+		event->values[MP_EVENT_POSITION], Int64GetDatum(up_to)
+	};
+
+	mp_plan_execute(&plan, values, NULL, 0);
+}
+
+/*
+ * All in one subtransaction; one by one only when something failed.  Returns
+ * the position that was reached.
+ */
+static int64
+run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to)
 {
 	MpFailure	failure;
+	bool		failed = false;
 
+	count = mp_order_admit(subscription, events, count);
 	if (count == 0 || (count > 1 && mp_handler_run(subscription, events, count, &failure)))
-		return;
+		return up_to;
 	for (int i = 0; i < count; i++)
-		if (!mp_handler_run(subscription, &events[i], 1, &failure))
-			(void) mp_delivery_failed(subscription, &events[i],
-									  &(MpFailedAttempt) {.attempt = 1}, &failure);
+	{
+		/* a failure before may keep it back */
+		if (failed && mp_order_admit(subscription, &events[i], 1) == 0)
+			continue;
+		if (mp_handler_run(subscription, &events[i], 1, &failure))
+			continue;
+		failed = true;
+		(void) mp_delivery_failed(subscription, &events[i], &(MpFailedAttempt) {.attempt = 1}, &failure);
+		if (subscription->paused)
+		{
+			stop_after(subscription, &events[i], up_to);
+			return mp_event_position(&events[i]);
+		}
+	}
+	return up_to;
 }
 
 Datum
@@ -252,7 +284,7 @@ mp_run_batch(PG_FUNCTION_ARGS)
 		MpEvent    *events;
 		int			count = load_batch(subscription, stretch, &events);
 
-		run_events(subscription, events, count);
+		moved[3] = Int64GetDatum(run_events(subscription, events, count, DatumGetInt64(stretch[2])));
 		mp_plan_execute(&move, moved, NULL, 1);
 	}
 	mp_spi_finish();

@@ -284,12 +284,13 @@ SELECT mp_pause_subscription('a');
 SELECT pg_temp.work(1, 10);
 SELECT * FROM pg_temp.outcome();
 SELECT mp_resume_subscription('a');
--- A handler that cannot be called fails every event, and not the batch.
+-- A handler that cannot be called pauses its subscription, and fails no batch.
 ALTER FUNCTION handle_a RENAME TO handle_gone;
 SELECT pg_temp.work(1, 3);
 SELECT subscription, done, failed, failures, left_over FROM pg_temp.outcome();
 SELECT subscription, detail_type, error_message FROM mp_dlq WHERE subscription = 'a' ORDER BY id;
 ALTER FUNCTION handle_gone RENAME TO handle_a;
+SELECT mp_resume_subscription('a');
 -- More subscriptions than subtransactions: the last ones, by name, get theirs from the sweep.
 SELECT count(mp_subscribe('crowd ' || to_char(n, 'FM00'), '{"detail-type": ["Crowd"]}', 'handle_b(meal_planner.event)')) FROM generate_series(1, 60) n;
 SELECT mp_put_events('[{"Source": "s", "DetailType": "Crowd", "Detail": {"n": 6}}, {"Source": "s", "DetailType": "Crowd", "Detail": {"n": 7}}]') -> 'FailedEntryCount' AS failed;
