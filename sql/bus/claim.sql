@@ -13,6 +13,7 @@ CREATE TABLE meal_planner.consumer_claim (
     settled        bigint[]    NOT NULL DEFAULT '{}',
     remaining      int         NOT NULL,
     deliveries     boolean     NOT NULL,
+    keys           text[],
     claimed_at     timestamptz NOT NULL,
     lease_until    timestamptz NOT NULL,
     worker         text,
@@ -25,6 +26,8 @@ COMMENT ON COLUMN meal_planner.consumer_claim.number IS 'grows with every claim;
 COMMENT ON COLUMN meal_planner.consumer_claim.settled IS
 'positions of the stretch that this claim no longer holds: acknowledged or failed, or never taken because they are delayed or wait for their key';
 COMMENT ON COLUMN meal_planner.consumer_claim.remaining IS 'events still held; the row goes with the last';
+COMMENT ON COLUMN meal_planner.consumer_claim.keys IS
+'order keys of the events of the stretch: no other claim gets events of these until this one has ended; NULL: the subscription has no order_key';
 CREATE INDEX consumer_claim_number ON meal_planner.consumer_claim (number);
 SELECT pg_extension_config_dump('meal_planner.consumer_claim', '');
 
@@ -64,6 +67,73 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_expire_claims';
 COMMENT ON FUNCTION meal_planner.expire_claims(text, text) IS
 'ends the leases of a pull subscription that are over: a failed attempt for every event still held';
+
+-- Deliveries that are due although something of their key is still live are
+-- found out here, by whoever claims next, under the order lock.
+CREATE FUNCTION meal_planner.block_due(
+    account text, subscription text, moment timestamptz, first_claim bigint, max_events int)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+AS $$
+#variable_conflict use_column
+DECLARE
+    due   record;
+    found_one boolean;
+BEGIN
+    LOOP
+        found_one := false;
+        FOR due IN
+            SELECT d.order_key, d.position FROM meal_planner.delivery d
+             WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
+             ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
+             LIMIT $5
+        LOOP
+            IF meal_planner.must_wait($1, $2, due.order_key, due.position)
+               OR EXISTS (SELECT FROM meal_planner.consumer_claim c
+                           WHERE c.account = $1 AND c.subscription = $2 AND c.number >= $4
+                             AND due.order_key = ANY (c.keys)) THEN
+                PERFORM meal_planner.block_delivery($1, $2, due.order_key, due.position);
+                found_one := true;
+            END IF;
+        END LOOP;
+        EXIT WHEN NOT found_one;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.block_due(text, text, timestamptz, bigint, int) IS
+'blocks deliveries of a pull subscription that are due but must wait for something of their key; under order_lock';
+
+CREATE FUNCTION meal_planner.keys_in_claims(account text, subscription text, first_claim bigint)
+RETURNS TABLE (number bigint, order_key text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_bitmapscan = off SET enable_seqscan = off -- by the index, from the first claim that is out
+AS $$
+    SELECT c.number, u.order_key
+      FROM meal_planner.consumer_claim c
+      LEFT JOIN LATERAL unnest(c.keys) u (order_key) ON true
+     WHERE c.account = $1 AND c.subscription = $2 AND c.number >= $3
+$$;
+COMMENT ON FUNCTION meal_planner.keys_in_claims(text, text, bigint) IS
+'the claims that are out, with the order keys they hold (NULL: none)';
+
+CREATE FUNCTION meal_planner.release_keys(account text, subscription text, keys text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- first the lock, then the look: a claim may be parking behind one of these
+    PERFORM meal_planner.order_lock($1, $2);
+    PERFORM meal_planner.release_key($1, $2, u.order_key)
+       FROM unnest($3) u (order_key)
+      WHERE EXISTS (SELECT FROM meal_planner.delivery d
+                     WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = u.order_key);
+END
+$$;
+COMMENT ON FUNCTION meal_planner.release_keys(text, text, text[]) IS
+'makes the next delivery of each of these keys due; call it after a claim that held them has ended';
 
 -- A lease that is over is a failed attempt of every event it still held.  The
 -- first attempt of an event is a row only now; the others are deliveries already.
@@ -112,6 +182,9 @@ BEGIN
                                                NULL, 'the lease ended before the event was acknowledged');
         END IF;
     END LOOP;
+    IF over.keys IS NOT NULL THEN
+        PERFORM meal_planner.release_keys(over.account, over.subscription, over.keys);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.expire_claim(text, text, bigint, float8, boolean) IS

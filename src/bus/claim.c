@@ -15,6 +15,7 @@
 
 #include "bus/delivery.h"
 #include "bus/event_json.h"
+#include "bus/order.h"
 #include "bus/position.h"
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
@@ -62,6 +63,10 @@ typedef struct Claim
 	int			deliveries;		/* taken */
 	int			events;			/* taken from the log */
 	ArrayBuildState *settled;	/* positions of the stretch it does not hold */
+	HTAB	   *keys;			/* order keys met, NULL without order_key */
+	ArrayBuildState *own_keys;	/* those that this claim holds */
+	bool		stuck;			/* what comes next in the log waits for its key */
+	MemoryContext memory;		/* of one look for what can be claimed */
 
 	Tuplestorestate *store;
 	TupleDesc	desc;
@@ -114,6 +119,21 @@ next_delivery(const Claim *claim)
 	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+/* Of a key only the first delivery may be taken, and none while a claim holds the key. */
+static void
+block_due(const Claim *claim, const MpCursor *cursor)
+{
+	static MpPlan plan = {
+		.sql = "SELECT meal_planner.block_due($1, $2, $3, $4, $5)",
+	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID}};
+	Datum		values[5] = {
+		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
+		Int64GetDatum(cursor->first_claim), Int32GetDatum(claim->wanted)
+	};
+
+	mp_plan_execute(&plan, values, NULL, 1);
+}
+
 /* What was retried, delayed or let go by somebody else, in log order. */
 static void
 take_deliveries(Claim *claim)
@@ -156,16 +176,148 @@ take_deliveries(Claim *claim)
 	}
 }
 
+/* ------------------------------------------------------------------------
+ * Order keys
+ * ------------------------------------------------------------------------ */
+
+/* Room for the longest key there is, see order.c. */
+#define KEY_BYTES 256
+
+typedef struct Key
+{
+	char		text[KEY_BYTES];	/* the hash key */
+	bool		own;			/* held by this claim; else by something before it */
+} Key;
+
+static void
+add_key(Claim *claim, const char *text)
+{
+	bool		known;
+	Key		   *key = hash_search(claim->keys, text, HASH_ENTER, &known);
+
+	if (!known)
+		key->own = false;
+}
+
+/*
+ * What other consumers hold; afterwards what a page needs comes by
+ * add_busy_keys.  The claims that are out are seen on the way: the next one
+ * need not look through those before them.
+ */
+static void
+begin_keys(Claim *claim, MpCursor *cursor)
+{
+	static MpPlan plan = {
+		.sql = "SELECT k.number, k.order_key FROM meal_planner.keys_in_claims($1, $2, $3) k",
+	.types = {TEXTOID, TEXTOID, INT8OID}};
+	HASHCTL		info = {.keysize = KEY_BYTES, .entrysize = sizeof(Key), .hcxt = CurrentMemoryContext};
+	Datum		values[3] = {PointerGetDatum(claim->account), claim->name, Int64GetDatum(cursor->first_claim)};
+
+	claim->keys = NULL;
+	if (claim->subscription->order_path == NULL)
+		return;
+	claim->keys = hash_create("meal_planner order keys", 64, &info, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	mp_plan_execute(&plan, values, NULL, 0);
+	cursor->first_claim = 0;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+		int64		number = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		char	   *key = SPI_getvalue(row, SPI_tuptable->tupdesc, 2);
+
+		if (cursor->first_claim == 0 || number < cursor->first_claim)
+			cursor->first_claim = number;
+		if (key != NULL)
+			add_key(claim, key);
+	}
+}
+
+/* Those of a page that have a live delivery or a dead letter that blocks. */
+static void
+add_busy_keys(Claim *claim, SPITupleTable *rows, uint64 count)
+{
+	static MpPlan plan = {
+		.sql = "SELECT k FROM meal_planner.busy_keys($1, $2, $3) k",
+	.types = {TEXTOID, TEXTOID, TEXTARRAYOID}};
+	Datum	   *keys = palloc(sizeof(Datum) * Max(count, 1));
+	int			key_count = 0;
+	Datum		values[3] = {PointerGetDatum(claim->account), claim->name};
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		MpEvent		event;
+		bool		isnull;
+
+		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
+		keys[key_count] = mp_order_key(claim->subscription, &event, &isnull);
+		key_count += !isnull;
+	}
+	values[2] = PointerGetDatum(construct_array(keys, key_count, TEXTOID, -1, false, TYPALIGN_INT));
+	mp_plan_execute(&plan, values, NULL, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		add_key(claim, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+}
+
+/*
+ * Whether something before an event keeps it back; if not, its key is this
+ * claim's from here on.
+ */
+static bool
+is_kept_back(Claim *claim, const MpEvent *event, bool delayed)
+{
+	bool		isnull;
+	Datum		value;
+	Key		   *key;
+	bool		known;
+
+	if (claim->keys == NULL)
+		return delayed;
+	value = mp_order_key(claim->subscription, event, &isnull);
+	if (isnull)
+		return delayed;
+	key = hash_search(claim->keys, TextDatumGetCString(value), HASH_ENTER, &known);
+	if (!known)
+		key->own = !delayed;
+	if (known && key->own && delayed)
+		key->own = false;		/* what comes behind it waits for it */
+	if (!known && !delayed)
+		claim->own_keys = accumArrayResult(claim->own_keys, value, false, TEXTOID, claim->memory);
+	return delayed || !key->own;
+}
+
+/* ------------------------------------------------------------------------
+ * Taking from the log
+ * ------------------------------------------------------------------------ */
+
+/* An event that is not for this claim becomes a delivery, blocked or for later. */
+static void
+park(Claim *claim, const MpEvent *event)
+{
+	TimestampTz due = event->nulls[MP_EVENT_DELIVER_AFTER]
+		? DT_NOBEGIN : DatumGetTimestampTz(event->values[MP_EVENT_DELIVER_AFTER]);
+
+	mp_delivery_schedule(claim->subscription, event, Max(due, claim->now));
+	claim->settled = accumArrayResult(claim->settled, event->values[MP_EVENT_POSITION], false,
+									  INT8OID, claim->memory);
+}
+
 /*
  * Takes what matches of a page of the log, for as long as more is wanted.
- * Returns the position of the last event looked at.
+ * Returns the position up to which the page is done with.  Events that are kept
+ * back by their key are passed only when one behind them can be taken: a claim
+ * that finds nothing else leaves them in the log, where they cost nothing.
  */
 static int64
 take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
 {
 	MemoryContext per_event = AllocSetContextCreate(CurrentMemoryContext, "meal_planner claim",
 													ALLOCSET_DEFAULT_SIZES);
+	MpEvent    *waiting = claim->keys ? palloc(sizeof(MpEvent) * Max(count, 1)) : NULL;
+	int			waiting_count = 0;
 
+	if (claim->keys != NULL)
+		add_busy_keys(claim, rows, count);
 	for (uint64 i = 0; i < count && claim->wanted > 0; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(per_event);
@@ -173,29 +325,40 @@ take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
 		MpJson		json;
 		bool		matches;
 		bool		delayed;
+		bool		kept_back;
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
-		position = mp_event_position(&event);
 		json = mp_json_of_event(&event);
 		matches = mp_pattern_match(claim->subscription->pattern, &mp_json_reader, &json);
 		delayed = !event.nulls[MP_EVENT_DELIVER_AFTER] &&
 			DatumGetTimestampTz(event.values[MP_EVENT_DELIVER_AFTER]) > claim->now;
-		if (matches && !delayed)
+		kept_back = matches && is_kept_back(claim, &event, delayed);
+
+		if (kept_back && !delayed)
+			waiting[waiting_count++] = event;
+		else
 		{
-			return_event(claim, &event, 1);
-			claim->events++;
+			if (matches)
+			{
+				for (int w = 0; w < waiting_count; w++)
+					park(claim, &waiting[w]);
+				waiting_count = 0;
+			}
+			if (kept_back)
+				park(claim, &event);
+			else if (matches)
+			{
+				return_event(claim, &event, 1);
+				claim->events++;
+			}
+			if (waiting_count == 0)
+				position = mp_event_position(&event);
 		}
 		MemoryContextSwitchTo(old);
-		if (matches && delayed)
-		{
-			mp_delivery_schedule(claim->subscription, &event,
-								 DatumGetTimestampTz(event.values[MP_EVENT_DELIVER_AFTER]));
-			claim->settled = accumArrayResult(claim->settled, Int64GetDatum(position), false,
-											  INT8OID, CurrentMemoryContext);
-		}
 		MemoryContextReset(per_event);
 	}
 	MemoryContextDelete(per_event);
+	claim->stuck = waiting_count > 0;
 	return position;
 }
 
@@ -228,7 +391,7 @@ take_stretch(Claim *claim, const MpCursor *cursor, int64 bound)
 		position = take_page(claim, rows, count, position);
 		SPI_freetuptable(rows);
 		scanned += (int) count;
-		if (count < (uint64) page)
+		if (count < (uint64) page || claim->stuck)
 			break;
 	}
 	return position;
@@ -239,21 +402,24 @@ record_claim(Claim *claim, int64 after_position, int64 up_to)
 {
 	static MpPlan plan = {
 		.sql = "INSERT INTO meal_planner.consumer_claim (account, subscription, number, token, after_position,"
-		" up_to, settled, remaining, deliveries, claimed_at, lease_until, worker)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+		" up_to, settled, remaining, deliveries, claimed_at, lease_until, worker, keys)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT8OID, INT8OID, INT8ARRAYOID, INT4OID, BOOLOID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID}
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID}
 	};
-	Datum		values[12] = {
+	Datum		values[13] = {
 		PointerGetDatum(claim->account), claim->name, Int64GetDatum(claim->number), UUIDPGetDatum(&claim->token),
 		Int64GetDatum(after_position), Int64GetDatum(up_to), (Datum) 0,
 		Int32GetDatum(claim->events + claim->deliveries), BoolGetDatum(claim->deliveries > 0),
 		TimestampTzGetDatum(claim->now), TimestampTzGetDatum(claim->lease_until), claim->worker
 	};
-	bool		nulls[12] = {false};
+	bool		nulls[13] = {false};
 
 	nulls[4] = nulls[5] = (claim->events == 0);
 	nulls[11] = claim->no_worker;
+	nulls[12] = (claim->own_keys == NULL);
+	if (claim->own_keys != NULL)
+		values[12] = makeArrayResult(claim->own_keys, CurrentMemoryContext);
 	values[6] = claim->settled && claim->events > 0 ? makeArrayResult(claim->settled, CurrentMemoryContext)
 		: PointerGetDatum(construct_empty_array(INT8OID));
 	mp_plan_execute(&plan, values, nulls, 0);
@@ -273,16 +439,24 @@ take(Claim *claim, TimestampTz *next_due)
 	int64		bound;
 	bool		taken;
 
-	mp_cursor_lock(claim->account, claim->subscription->name);
+	(void) mp_order_lock(PointerGetDatum(claim->account), claim->name, true);
 	claim->now = mp_clock_now();
 	/* The bound first; the statements below take their snapshots after it. */
 	bound = mp_position_read_bound(VARDATA_ANY(claim->account), VARSIZE_ANY_EXHDR(claim->account));
 	cursor = before = mp_cursor_read(claim->account, claim->subscription, claim->name);
 	mp_cursor_expire_leases(claim->account, claim->subscription, claim->now, &cursor);
 
+	claim->memory = CurrentMemoryContext;
+	claim->number = 0;
+	claim->settled = claim->own_keys = NULL;
+	begin_keys(claim, &cursor);
 	due = next_delivery(claim);
 	if (due <= claim->now)
+	{
+		if (claim->keys != NULL)
+			block_due(claim, &cursor);
 		take_deliveries(claim);
+	}
 	reached = take_stretch(claim, &cursor, bound);
 
 	taken = claim->events + claim->deliveries > 0;
@@ -297,7 +471,7 @@ take(Claim *claim, TimestampTz *next_due)
 		cursor.first_claim != before.first_claim || cursor.next_expiry != before.next_expiry)
 		mp_cursor_write(claim->account, claim->name, &cursor, reached);
 	else if (!taken)
-		mp_cursor_unlock(claim->account, claim->subscription->name);
+		mp_order_unlock(PointerGetDatum(claim->account), claim->name);
 	*next_due = Min(due, cursor.next_expiry);
 	return taken;
 }

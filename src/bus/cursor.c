@@ -9,55 +9,12 @@
  */
 #include "bus/cursor.h"
 
-#include "catalog/namespace.h"
+#include "bus/order.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 PG_FUNCTION_INFO_V1(mp_expire_claims);
-
-/* ------------------------------------------------------------------------
- * The lock
- * ------------------------------------------------------------------------ */
-
-/*
- * 48 bits of a hash: two subscriptions that share them wait for each other, no
- * more.  The subscription table stands where the catalog of an object would.
- */
-static LOCKTAG
-lock_of(text *account, const char *subscription)
-{
-	LOCKTAG		tag;
-	uint64		hash = hash_combine64(hash_bytes_extended((const unsigned char *) VARDATA_ANY(account),
-														  VARSIZE_ANY_EXHDR(account), 0),
-									  hash_bytes_extended((const unsigned char *) subscription,
-														  strlen(subscription), 0));
-	Oid			relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) (hash >> 16), (uint16) hash);
-	return tag;
-}
-
-void
-mp_cursor_lock(text *account, const char *subscription)
-{
-	LOCKTAG		tag = lock_of(account, subscription);
-
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-void
-mp_cursor_unlock(text *account, const char *subscription)
-{
-	LOCKTAG		tag = lock_of(account, subscription);
-
-	(void) LockRelease(&tag, ExclusiveLock, false);
-}
 
 /* ------------------------------------------------------------------------
  * The ledger
@@ -192,7 +149,7 @@ mp_cursor_expiry_comes(text *account, Datum name, TimestampTz lease_until)
 	{
 		MpCursor	cursor;
 
-		mp_cursor_lock(account, subscription->name);
+		(void) mp_order_lock(PointerGetDatum(account), name, true);
 		cursor = mp_cursor_read(account, subscription, name);
 		cursor.next_expiry = Min(cursor.next_expiry, lease_until);
 		if (cursor.stored)
@@ -214,7 +171,7 @@ mp_expire_claims(PG_FUNCTION_ARGS)
 	{
 		MpCursor	cursor;
 
-		mp_cursor_lock(account, subscription->name);
+		(void) mp_order_lock(PointerGetDatum(account), name, true);
 		mp_spi_connect();
 		cursor = mp_cursor_read(account, subscription, name);
 		if (cursor.next_expiry <= mp_clock_now())

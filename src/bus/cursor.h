@@ -7,7 +7,7 @@
 
 #include "bus/subscription.h"
 
-/* The newest row of the ledger of cursors. */
+/* The newest row of the ledger of cursors; whoever moves it holds the order lock. */
 typedef struct MpCursor
 {
 	bool		stored;			/* there is one */
@@ -17,13 +17,6 @@ typedef struct MpCursor
 	TimestampTz next_expiry;	/* no lease of those ends before */
 } MpCursor;
 
-/*
- * Serialises what moves a cursor, to the end of the transaction or until it is
- * given back.
- */
-extern void mp_cursor_lock(text *account, const char *subscription);
-extern void mp_cursor_unlock(text *account, const char *subscription);
-
 /* SPI is connected for what follows; `name` is the subscription's. */
 extern MpCursor mp_cursor_read(text *account, const MpSubscription *subscription, Datum name);
 
@@ -31,7 +24,7 @@ extern MpCursor mp_cursor_read(text *account, const MpSubscription *subscription
 extern void mp_cursor_write(text *account, Datum name, const MpCursor *cursor, int64 position);
 
 /*
- * Ends the leases that are over, under the lock, and notes in the cursor which
+ * Ends the leases that are over, under the order lock, and notes in the cursor which
  * claims are out.
  */
 extern void mp_cursor_expire_leases(text *account, const MpSubscription *subscription, TimestampTz now,

@@ -12,7 +12,9 @@
 
 #include "bus/delivery.h"
 #include "bus/event_json.h"
+#include "bus/order.h"
 #include "bus/position.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "core/position.h"
 #include "executor/spi.h"
@@ -34,6 +36,8 @@ typedef struct Held
 	Datum		settled;		/* bigint[] */
 	int			remaining;
 	bool		deliveries;
+	Datum		keys;			/* text[]: order keys that end with it */
+	bool		no_keys;
 } Held;
 
 typedef enum Place
@@ -60,7 +64,7 @@ lock_claim(const pg_uuid_t *token, Held *held)
 		" WHERE c.number OPERATOR(pg_catalog.=) $1 AND c.token OPERATOR(pg_catalog.=) $2",
 	.types = {INT8OID, UUIDOID}};
 	static MpPlan lock = {
-		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries"
+		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys"
 		" FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3 AND c.lease_until OPERATOR(pg_catalog.>) $4 FOR UPDATE",
@@ -98,12 +102,17 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	held->settled = SPI_getbinval(row, desc, 3, &isnull);
 	held->remaining = DatumGetInt32(SPI_getbinval(row, desc, 4, &isnull));
 	held->deliveries = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+	held->keys = SPI_getbinval(row, desc, 6, &held->no_keys);
 	return true;
 }
 
+/* With the claim its order keys become free for others. */
 static void
 remove_claim(const Held *held)
 {
+	static MpPlan release = {
+		.sql = "SELECT meal_planner.release_keys($1, $2, $3)",
+	.types = {TEXTOID, TEXTOID, TEXTARRAYOID}};
 	static MpPlan plan = {
 		.sql = "DELETE FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
@@ -112,6 +121,11 @@ remove_claim(const Held *held)
 	Datum		values[3] = {PointerGetDatum(held->account), held->subscription, Int64GetDatum(held->number)};
 
 	mp_plan_execute(&plan, values, NULL, 0);
+	if (!held->no_keys)
+	{
+		values[2] = held->keys;
+		mp_plan_execute(&release, values, NULL, 1);
+	}
 }
 
 /* Writes down what the claim holds no more; the claim goes with its last event. */
@@ -355,6 +369,57 @@ set_retry_after(const Held *held, int64 position, double seconds)
 	mp_plan_execute(&plan, values, NULL, 0);
 }
 
+static bool
+same_key(const MpSubscription *subscription, const MpEvent *event, const MpEvent *other)
+{
+	bool		keyless;
+	bool		other_keyless;
+	Datum		key = mp_order_key(subscription, event, &keyless);
+	Datum		other_key = mp_order_key(subscription, other, &other_keyless);
+
+	return !keyless && !other_keyless &&
+		DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID, key, other_key));
+}
+
+/*
+ * An event of the stretch is to be tried again, or blocks its key: those of its
+ * key behind it leave the claim and wait for it.
+ */
+static void
+put_back_behind(Held *held, MpSubscription *subscription, const MpEvent *failed)
+{
+	static MpPlan plan = {
+		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e"
+		" WHERE e.account OPERATOR(pg_catalog.=) $1 AND e.position OPERATOR(pg_catalog.>) $2"
+		" AND e.position OPERATOR(pg_catalog.<=) $3 ORDER BY e.position",
+	.types = {TEXTOID, INT8OID, INT8OID}, .in_index_order = true};
+	Datum		values[3] = {
+		PointerGetDatum(held->account), failed->values[MP_EVENT_POSITION], Int64GetDatum(held->up_to)
+	};
+	SPITupleTable *rows;
+	uint64		count;
+
+	if (subscription->order_path == NULL)
+		return;
+	mp_plan_execute(&plan, values, NULL, 0);
+	rows = SPI_tuptable;
+	count = SPI_processed;
+	for (uint64 i = 0; i < count; i++)
+	{
+		MpEvent		event;
+		MpJson		json;
+
+		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
+		json = mp_json_of_event(&event);
+		if (is_settled(held, mp_event_position(&event)) ||
+			!mp_pattern_match(subscription->pattern, &mp_json_reader, &json) ||
+			!same_key(subscription, failed, &event))
+			continue;
+		mp_delivery_schedule(subscription, &event, mp_clock_now());
+		settle(held, mp_event_position(&event));
+	}
+}
+
 /* Returns the word for what becomes of the event. */
 static const char *
 fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool permanent, double retry_after)
@@ -377,7 +442,11 @@ fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool perma
 		if (again && retry_after >= 0)
 			set_retry_after(held, position, retry_after);
 		if (place == IN_STRETCH)
+		{
 			settle(held, position);
+			if (again || subscription->block_key)
+				put_back_behind(held, subscription, &event);
+		}
 		else
 			held->remaining--;
 		write_claim(held);

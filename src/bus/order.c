@@ -53,16 +53,31 @@ hash_text(Datum datum)
  * lock looks like that.  Two that share the 48 bits share the lock, which costs
  * them time and nothing else.
  */
-bool
-mp_order_lock(Datum account, Datum subscription, bool wait)
+static LOCKTAG
+lock_of(Datum account, Datum subscription)
 {
 	Oid			relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
-	/* as in cursor.c: a claim of a pull subscription holds it */
 	uint64		hash = hash_combine64(hash_text(account), hash_text(subscription));
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) (hash >> 16), (uint16) hash);
+	return tag;
+}
+
+bool
+mp_order_lock(Datum account, Datum subscription, bool wait)
+{
+	LOCKTAG		tag = lock_of(account, subscription);
+
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+mp_order_unlock(Datum account, Datum subscription)
+{
+	LOCKTAG		tag = lock_of(account, subscription);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 Datum

@@ -19,11 +19,15 @@ extern MpOrderPath *mp_order_path_parse(const char *text, MemoryContext context)
 
 /*
  * The order lock of a subscription in an account, held to the end of the
- * transaction.  Whoever blocks a delivery or finishes one that has a key holds
- * it, and looks with a fresh snapshot after taking it.  False when it is taken
+ * transaction.  Whoever blocks a delivery, finishes one that has a key or moves
+ * the cursor of a pull subscription holds it, and looks with a fresh snapshot
+ * after taking it.  False when it is taken
  * and `wait` is not.
  */
 extern bool mp_order_lock(Datum account, Datum subscription, bool wait);
+
+/* Gives it back early, for who has changed nothing under it. */
+extern void mp_order_unlock(Datum account, Datum subscription);
 
 /*
  * The value of the subscription's order_key in an event; NULL when it has none,
