@@ -38,7 +38,7 @@ AS_USER = @bash scripts/as-user
 export PG_MAJOR
 unexport MAKEFLAGS MAKELEVEL
 
-.PHONY: all help stage demo check $(SUITES:%=check-%) check-valgrind bench psql clean clean-build
+.PHONY: all help stage demo check $(SUITES:%=check-%) check-valgrind bench bench-peers psql clean clean-build
 
 all:
 
@@ -49,7 +49,8 @@ all:
 ## make check           run every suite; the last line is the sum
 ## make check-SUITE     run one: unit regress isolation pgtap tap model fuzz install
 ## make check-valgrind  run the regress suite under valgrind (slow, not part of check)
-## make bench           compare with plain SQL
+## make bench           compare with plain SQL and the peers that are there
+## make bench-peers      install the peers (Debian, npm, git)
 ## make clean           stop the private clusters and remove all that was made
 ## PG_MAJOR=17          take another server (or PG_CONFIG=/path/to/pg_config)
 help:
@@ -72,6 +73,10 @@ check-valgrind:
 
 bench: stage
 	$(AS_USER) bash bench/run
+
+bench-peers:
+	@bash scripts/setup build
+	@bash bench/peers
 
 psql:
 	$(AS_USER) bash scripts/psql
