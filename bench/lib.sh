@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by bench/run and bench/measure after scripts/lib.sh: the settings of a
 # run, where things are, and how the peers are called.
 
@@ -126,7 +126,7 @@ pair() {
 	fi
 	each=$(cut -d' ' -f3 "$output/pairs" | tr '\n' ' ')
 	row "$id" "$title" "$unit" "$(called "$peer")" "$(cut -d' ' -f1 "$output/pairs" | median)" \
-		"$(cut -d' ' -f2 "$output/pairs" | median)" "$(cut -d' ' -f3 "$output/pairs" | median)" "$target" "${each% }"
+		"$(cut -d' ' -f2 "$output/pairs" | median)" "$(cut -d' ' -f3 "$output/pairs" | median)" "$target" "$pairs x $seconds s: ${each% }"
 	say "$id: $(tail -n 1 "$results" | cut -f4-7 | tr '\t' ' ')"
 }
 

@@ -51,7 +51,8 @@ END {
 		printf "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", left, width - right, y_at(v), y_at(v)
 		text(left - 8, y_at(v) + 4, "end", sprintf("%d", v))
 	}
-	for (i = 1; i <= xs; i++) text(x_at(i), height - bottom + 18, "middle", x_value[i])
+	# a dozen labels at most
+	for (i = 1; i <= xs; i += int((xs - 1) / 12) + 1) text(x_at(i), height - bottom + 18, "middle", x_value[i])
 	text((left + width - right) / 2, height - 14, "middle", xlabel)
 	printf "<g transform=\"translate(18,%d) rotate(-90)\">", (top + height - bottom) / 2; text(0, 0, "middle", ylabel); print "</g>"
 	for (s = 1; s <= series; s++) {

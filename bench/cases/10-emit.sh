@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # One event in a transaction.  synchronous_commit is off where nothing is said:
 # what the disk costs is the same for everybody and would hide the rest.
 
@@ -9,7 +9,7 @@ for clients in 2 8; do
 	pair emit-$clients-2KB 1.1 "$unit" "emit, $clients clients, 2 KB" plain \
 		"emit plain $clients large" "emit ours $clients large"
 done
-pair emit-durable 1.1 "$unit" "emit, 8 clients, 300 B, synchronous_commit on" plain \
+pair emit-durable - "$unit" "emit, 8 clients, 300 B, synchronous_commit on" plain \
 	"emit plain 8 small on" "emit ours 8 small on"
 pair emit-pgq 1.05 "$unit" "emit, 8 clients, 300 B" pgq "emit pgq 8 small" "emit ours 8 small"
 pair emit-pgmq - "$unit" "emit, 8 clients, 300 B" pgmq "emit pgmq 8 small" "emit ours 8 small"

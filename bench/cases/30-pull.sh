@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A queue of FILL events is drained; every consumer gets the payload, then says
 # that it is done.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Another session holds a REPEATABLE READ snapshot all the time.  Each client puts
 # a batch, gets a batch and finishes it; what counts is how fast it gets and
 # finishes in the last sixth of the time, against the first.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # For the plot against clients: one pair for each number.
 
 for clients in 1 2 4 8 16; do

@@ -21,6 +21,8 @@ async function consume(clients, limit, until, produce) {
 		pgPool: pool, logger, preset, concurrency: clients, noHandleSignals: true,
 		taskList: { bench: () => count(1) },
 	});
+	if (produce)
+		begin();
 	while (seconds() < limit && counted() < until) {
 		if (produce)
 			await produce();

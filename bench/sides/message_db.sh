@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # message-db.  Its consumers store their position in a stream of their own.
 
 message_db_setup() {
@@ -20,7 +20,7 @@ message_db_fill() {
 # of a category.
 message_db_drain() {
 	sql -c "CREATE FUNCTION next_batch() RETURNS SETOF message LANGUAGE sql AS \$\$
-		SELECT * FROM get_category_messages('recipe', coalesce((SELECT (data ->> 'position')::bigint + 1
+		SELECT * FROM get_category_messages('recipe', coalesce((SELECT (data::jsonb ->> 'position')::bigint + 1
 			FROM get_last_stream_message('consumer:position-1')), 1), $1) \$\$"
 	{
 		echo "events array: SELECT global_position, id, stream_name, type, position, data, time FROM next_batch()"

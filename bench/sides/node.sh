@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # graphile-worker and pg-boss, through their own interfaces in node and with the
 # batches that their pages recommend.  bench/node/*.mjs print what consume.c does.
 

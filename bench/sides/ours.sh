@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # meal_planner
 
 ours_setup() {
@@ -36,9 +36,9 @@ ours_cycle() {
 # that writes a row.  Without a backlog it gets 100,000 events.
 ours_work() {
 	local start=earliest
-	[ "$1" -gt 0 ] || start=latest
+	[ "$1" != 0 ] || start=latest
 	value -c "SELECT mp_subscribe('work', '{\"detail-type\":[\"RecipeCreated\"]}', 'note_done(meal_planner.event)', 'worker', '{\"start\":\"$start\"}')" > /dev/null
-	[ "$1" -gt 0 ] || sql -c "CALL fill('SELECT mp_put_events(entries) FROM batch', 100)"
+	[ "$1" != 0 ] || sql -c "CALL fill('SELECT mp_put_events(entries) FROM batch', 100)"
 	sql -c "CALL mp_sweep($seconds)"
 	value -c "SELECT count(*) / extract(epoch FROM max(done_at) - min(done_at)) FROM done HAVING count(*) > 1000"
 }

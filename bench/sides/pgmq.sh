@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # pgmq, from its plain SQL file
 
 pgmq_setup() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # PgQ.  Its ticker is called after every thousand events, so that a batch has a
 # thousand.
 

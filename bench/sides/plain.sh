@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Plain SQL: INSERT into a table, and a queue of SKIP LOCKED and DELETE.
 
 plain_columns="account, detail_type, source, region, resources, detail, hops"
