@@ -17,6 +17,7 @@
  *	first: SQL			its first field is $1 from here on; NULL or no row: nothing to do
  *	events: SQL			its rows are events; no row: nothing to do
  *	events first: SQL	both
+ *	number: SQL			its last field is a number of events (with "first": if there are any)
  *	events array: SQL	the first fields of all its rows, as an array, are $1 from here on
  *
  * With nothing to do the client rolls back, sleeps a millisecond and starts again.
@@ -41,6 +42,7 @@ typedef struct Step
 	char		name[16];
 	bool		wants_value;	/* the statement has a $1 */
 	bool		events;
+	bool		number;
 	bool		first;
 	bool		array;
 	bool		put;
@@ -102,6 +104,8 @@ add_step(char *line)
 	{
 		if (strcmp(word, "events") == 0)
 			step->events = true;
+		else if (strcmp(word, "number") == 0)
+			step->number = true;
 		else if (strcmp(word, "first") == 0)
 			step->first = true;
 		else if (strcmp(word, "array") == 0)
@@ -185,6 +189,8 @@ run_step(Client *client, const Step *step, long *events)
 		keep_value(client, result, step->array);
 	if (step->events)
 		*events += PQntuples(result);
+	if (step->number && something)
+		*events += atol(PQgetvalue(result, 0, PQnfields(result) - 1));
 	if (step->must_be_true &&
 		(PQntuples(result) != 1 || strcmp(PQgetvalue(result, 0, 0), "t") != 0))
 		die(step->sql, "is not true");

@@ -23,6 +23,18 @@ ours_drain() {
 	ours_steps "$1" > "$output/consume.script"
 	drain_by_script "$2"
 }
+
+# The same by a consumer in the server: events are read there, and not sent.
+ours_inside_setup() { ours_setup; }
+ours_inside_fill() { ours_fill "$@"; }
+ours_inside_drain() {
+	{
+		echo "number first: SELECT (array_agg(token))[1], count(event) FROM mp_claim('bench', $1)"
+		echo "true: SELECT mp_ack(\$1)"
+	} > "$output/consume.script"
+	drain_by_script "$2"
+}
+
 ours_cycle() {
 	ours_subscribe
 	{

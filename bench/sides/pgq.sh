@@ -38,6 +38,15 @@ pgq_drain() {
 	pgq_steps > "$output/consume.script"
 	drain_by_script 1
 }
+
+# The same by a consumer in the server: events are read there, and not sent.
+pgq_inside_setup() { pgq_setup; }
+pgq_inside_fill() { pgq_fill "$@"; }
+pgq_inside_drain() {
+	pgq_steps | sed 's/^events: SELECT \*/number: SELECT count(ev_data)/' > "$output/consume.script"
+	drain_by_script 1
+}
+
 pgq_cycle() {
 	{
 		echo "put: $(pgq_put batch)"
