@@ -42,6 +42,7 @@ SELECT mp_emit_event('A', '{}', stream => 'ends', idempotency_key => 'k') AS fir
 SELECT mp_emit_event('A', '{}', stream => 'ends') IS NOT NULL AS emitted;
 SELECT mp_emit_event('A', '{}', stream => 'goes on') IS NOT NULL AS emitted;
 SELECT mp_emit_event('A', '{}', account => 'other', stream => 'ends') IS NOT NULL AS emitted;
+SELECT count(mp_emit_event('A', '{}', stream => 'only put')) FROM generate_series(1, 3);
 SELECT count(mp_emit_event('A', '{}')) FROM generate_series(1, 100);
 SELECT mp_emit_event('Dead', '{"fail": true}', stream => 'dead') AS dead \gset
 SELECT mp_emit_event('Dead', '{"fail": true, "n": 2}', account => 'other') AS dead2 \gset
@@ -107,6 +108,11 @@ SELECT mp_emit_event('D', '{}', stream => 'ends', expected_version => 2) IS NOT 
 SELECT mp_emit_event('D', '{}', stream => 'ends', account => 'other') IS NOT NULL AS emitted;
 SELECT mp_emit_event('D', '{}', stream => 'goes on') IS NOT NULL AS emitted;
 SELECT mp_emit_event('D', '{}', stream => 'dead') IS NOT NULL AS emitted;
+SELECT mp_put_events('[{"Source": "s", "DetailType": "D", "Detail": {}, "Stream": "ends"},
+                       {"Source": "s", "DetailType": "D", "Detail": {}, "Stream": "put anew"},
+                       {"Source": "s", "DetailType": "D", "Detail": {}, "Stream": "goes on"},
+                       {"Source": "s", "DetailType": "D", "Detail": {}, "Stream": "ends"},
+                       {"Source": "s", "DetailType": "D", "Detail": {}, "Stream": "only put"}]') ->> 'FailedEntryCount' AS failed;
 SELECT account, stream, version FROM meal_planner.event WHERE detail_type = 'D' ORDER BY position;
 
 -- The letters are settled one by one: a partition that holds one of them stays.
