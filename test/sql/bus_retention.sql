@@ -137,7 +137,7 @@ CALL mp_sweep();
 SELECT * FROM log;
 
 -- A pull subscription that nobody claims from holds the log; one that starts later does not, nor do inline ones.
-SELECT mp_subscribe('pulled', '{"detail-type": ["X"]}', mode => 'pull', options => '{"start": "earliest"}');
+SELECT mp_subscribe('pulled', '{"detail-type": ["F"]}', mode => 'pull', options => '{"start": "earliest"}');
 SELECT mp_subscribe('pulled later', '{"detail-type": ["X"]}', mode => 'pull');
 SELECT mp_subscribe('inline', '{"detail-type": ["X"]}', 'on_old(meal_planner.event)');
 SELECT mp_emit_event('F', '{}') IS NOT NULL AS emitted;
@@ -145,10 +145,15 @@ SELECT :week30 + 3 * 604800 AS week33 \gset
 SET meal_planner.clock_offset = :week33;
 CALL mp_sweep();
 SELECT held_by, count(*) FROM weeks WHERE due GROUP BY held_by ORDER BY held_by;
-SELECT mp_unsubscribe('pulled'), mp_unsubscribe('worker');
+-- What a consumer has claimed is needed until it is acknowledged.
+SELECT token, event ->> 'detail-type' AS type FROM mp_claim('pulled', lease_seconds => 3000) \gset
 CALL mp_sweep();
 SELECT held_by, count(*) FROM weeks WHERE due GROUP BY held_by ORDER BY held_by;
-SELECT mp_unsubscribe('pulled later');
+SELECT mp_ack(:'token');
+SELECT mp_unsubscribe('worker');
+CALL mp_sweep();
+SELECT held_by, count(*) FROM weeks WHERE due GROUP BY held_by ORDER BY held_by;
+SELECT mp_unsubscribe('pulled later'), mp_unsubscribe('pulled');
 CALL mp_sweep();
 SELECT * FROM log;
 
