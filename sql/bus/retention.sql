@@ -126,7 +126,6 @@ BEGIN
         RETURN false;
     END IF;
     SELECT p.lower, p.upper INTO low, high FROM meal_planner.event_partition p WHERE p.partition = $1;
-
     letters := format('SELECT l.account, l.position FROM meal_planner.dead_letter l
                         WHERE l.status IN (''dead'', ''replaying'') AND l.position >= %s AND l.position < %s', low, high);
     EXECUTE format('SELECT EXISTS (SELECT FROM (%s) l JOIN %s e USING (account, position))', letters, $1) INTO keep;
@@ -136,6 +135,16 @@ BEGIN
         IF NOT useless THEN
             RETURN false;
         END IF;
+    END IF;
+    -- Not even begun while somebody sits on the log: what it writes would only
+    -- be rolled back, sweep after sweep.
+    BEGIN
+        LOCK TABLE ONLY meal_planner.event IN ACCESS EXCLUSIVE MODE;
+        RAISE SQLSTATE 'MP000';
+    EXCEPTION
+        WHEN SQLSTATE 'MP000' THEN NULL; -- it could be had, and is free again
+    END;
+    IF keep THEN
         EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL)', kept);
         EXECUTE format('INSERT INTO meal_planner.%I SELECT e.* FROM %s e
                          WHERE (e.account, e.position) IN (%s)', kept, $1, letters);
