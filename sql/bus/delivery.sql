@@ -38,6 +38,8 @@ CREATE INDEX delivery_due ON meal_planner.delivery (account, subscription, next_
     WHERE token IS NULL;
 CREATE INDEX delivery_order ON meal_planner.delivery (account, subscription, order_key, position)
     WHERE order_key IS NOT NULL;
+CREATE INDEX delivery_running_key ON meal_planner.delivery (account, subscription, order_key)
+    WHERE order_key IS NOT NULL AND token IS NOT NULL;
 CREATE INDEX delivery_running ON meal_planner.delivery (token) WHERE token IS NOT NULL;
 SELECT pg_extension_config_dump('meal_planner.delivery', '');
 

@@ -33,11 +33,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT h.order_key, h.position
       FROM (SELECT k.order_key,
-                   least((SELECT min(d.position) FROM meal_planner.delivery d
-                           WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = k.order_key),
-                         (SELECT min(l.position) FROM meal_planner.dead_letter l
+                   least((SELECT d.position FROM meal_planner.delivery d
+                           WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = k.order_key
+                           ORDER BY d.account, d.subscription, d.order_key, d.position LIMIT 1),
+                         (SELECT l.position FROM meal_planner.dead_letter l
                            WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = k.order_key
-                             AND l.status IN ('dead', 'replaying'))) AS position
+                             AND l.status IN ('dead', 'replaying')
+                           ORDER BY l.account, l.subscription, l.order_key, l.position LIMIT 1)) AS position
               FROM (SELECT DISTINCT u.order_key FROM unnest($3) u (order_key)) k) h
      WHERE h.position IS NOT NULL
 $$;
@@ -58,9 +60,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (SELECT FROM meal_planner.delivery d
                     WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3
-                      AND (d.position < $4
-                           -- it runs although it is later: this one was not there yet
-                           OR (d.position > $4 AND d.token IS NOT NULL)))
+                      AND d.position < $4)
+        -- one that runs although it is later: this one was not there yet
+        OR EXISTS (SELECT FROM meal_planner.delivery d
+                    WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3
+                      AND d.token IS NOT NULL AND d.position <> $4)
         OR EXISTS (SELECT FROM meal_planner.dead_letter l
                     WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = $3
                       AND l.status IN ('dead', 'replaying') AND l.position < $4)
@@ -72,18 +76,21 @@ CREATE FUNCTION meal_planner.block_delivery(account text, subscription text, ord
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET enable_hashjoin = off SET enable_mergejoin = off -- the few rows by their key
 AS $$
     -- and with it those of its key behind it that are due as well, so that a
     -- long queue is not looked at one by one
     UPDATE meal_planner.delivery u
        SET next_attempt_at = 'infinity'
-      FROM (SELECT d.position FROM meal_planner.delivery d
-             WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3 AND d.position >= $4
-               AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
-             ORDER BY d.position
-             LIMIT 1000
-               FOR UPDATE SKIP LOCKED) due
-     WHERE u.account = $1 AND u.subscription = $2 AND u.position = due.position
+     WHERE u.account = $1 AND u.subscription = $2
+       AND u.position = ANY (ARRAY(
+           SELECT d.position FROM meal_planner.delivery d
+            WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3 AND d.position >= $4
+              AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+            ORDER BY d.account, d.subscription, d.order_key, d.position
+            LIMIT 1000
+              FOR UPDATE SKIP LOCKED))
 $$;
 COMMENT ON FUNCTION meal_planner.block_delivery(text, text, text, bigint) IS
 'blocks a delivery that is due and must_wait, and those of its key that are due behind it; under order_lock';
@@ -91,8 +98,11 @@ COMMENT ON FUNCTION meal_planner.block_delivery(text, text, text, bigint) IS
 CREATE FUNCTION meal_planner.release_key(account text, subscription text, order_key text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
 AS $$
 #variable_conflict use_column
+DECLARE
+    head bigint;
 BEGIN
     IF $3 IS NULL THEN
         RETURN;
@@ -100,55 +110,64 @@ BEGIN
     PERFORM meal_planner.order_lock($1, $2);
     -- Who has the first one locked is ending it, and comes here afterwards:
     -- waiting for it would be a deadlock.
-    UPDATE meal_planner.delivery u
+    SELECT d.position INTO head
+      FROM meal_planner.delivery d
+     WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3
+     ORDER BY d.account, d.subscription, d.order_key, d.position
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED;
+    UPDATE meal_planner.delivery d
        SET next_attempt_at = meal_planner.clock()
-      FROM (SELECT d.position FROM meal_planner.delivery d
-             WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3
-             ORDER BY d.position
-             LIMIT 1
-               FOR UPDATE SKIP LOCKED) head
-     WHERE u.account = $1 AND u.subscription = $2 AND u.position = head.position
-       AND u.next_attempt_at = 'infinity'
+     WHERE d.account = $1 AND d.subscription = $2 AND d.position = head
+       AND d.next_attempt_at = 'infinity'
        AND NOT EXISTS (SELECT FROM meal_planner.dead_letter l
                         WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = $3
-                          AND l.status IN ('dead', 'replaying') AND l.position < head.position);
+                          AND l.status IN ('dead', 'replaying') AND l.position < head);
 END
 $$;
 COMMENT ON FUNCTION meal_planner.release_key(text, text, text) IS
 'makes the next delivery of a key due; call it after something of the key has ended (delivery deleted, dead letter settled); nothing for NULL';
 
 CREATE FUNCTION meal_planner.release_orphans() RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
 AS $$
+DECLARE
+    orphan record;
+BEGIN
     -- One probe for each key that has deliveries, another for its first one.
-    WITH RECURSIVE key (account, subscription, order_key) AS (
-        (SELECT d.account, d.subscription, d.order_key FROM meal_planner.delivery d
-          WHERE d.order_key IS NOT NULL
-          ORDER BY d.account, d.subscription, d.order_key LIMIT 1)
-        UNION ALL
-        SELECT n.account, n.subscription, n.order_key
-          FROM key k,
-               LATERAL (SELECT d.account, d.subscription, d.order_key FROM meal_planner.delivery d
-                         WHERE d.order_key IS NOT NULL
-                           AND (d.account, d.subscription, d.order_key) > (k.account, k.subscription, k.order_key)
-                         ORDER BY d.account, d.subscription, d.order_key LIMIT 1) n)
-    UPDATE meal_planner.delivery u
-       SET next_attempt_at = meal_planner.clock()
-      FROM (SELECT k.account, k.subscription, head.position
+    FOR orphan IN
+        WITH RECURSIVE key (account, subscription, order_key) AS (
+            (SELECT d.account, d.subscription, d.order_key FROM meal_planner.delivery d
+              WHERE d.order_key IS NOT NULL
+              ORDER BY d.account, d.subscription, d.order_key LIMIT 1)
+            UNION ALL
+            SELECT n.account, n.subscription, n.order_key
               FROM key k,
-                   LATERAL (SELECT d.position, d.next_attempt_at FROM meal_planner.delivery d
-                             WHERE d.account = k.account AND d.subscription = k.subscription
-                               AND d.order_key = k.order_key
-                             ORDER BY d.account, d.subscription, d.order_key, d.position LIMIT 1) head
-             WHERE head.next_attempt_at = 'infinity'
-               AND NOT EXISTS (SELECT FROM meal_planner.dead_letter l
-                                WHERE l.account = k.account AND l.subscription = k.subscription
-                                  AND l.order_key = k.order_key AND l.status IN ('dead', 'replaying')
-                                  AND l.position < head.position)) orphan
-     WHERE u.account = orphan.account AND u.subscription = orphan.subscription AND u.position = orphan.position
-       AND u.next_attempt_at = 'infinity'
+                   LATERAL (SELECT d.account, d.subscription, d.order_key FROM meal_planner.delivery d
+                             WHERE d.order_key IS NOT NULL
+                               AND (d.account, d.subscription, d.order_key)
+                                   > (k.account, k.subscription, k.order_key)
+                             ORDER BY d.account, d.subscription, d.order_key LIMIT 1) n)
+        SELECT k.account, k.subscription, head.position
+          FROM key k,
+               LATERAL (SELECT d.position, d.next_attempt_at FROM meal_planner.delivery d
+                         WHERE d.account = k.account AND d.subscription = k.subscription
+                           AND d.order_key = k.order_key
+                         ORDER BY d.account, d.subscription, d.order_key, d.position LIMIT 1) head
+         WHERE head.next_attempt_at = 'infinity'
+           AND NOT EXISTS (SELECT FROM meal_planner.dead_letter l
+                            WHERE l.account = k.account AND l.subscription = k.subscription
+                              AND l.order_key = k.order_key AND l.status IN ('dead', 'replaying')
+                              AND l.position < head.position)
+    LOOP
+        UPDATE meal_planner.delivery d
+           SET next_attempt_at = meal_planner.clock()
+         WHERE d.account = orphan.account AND d.subscription = orphan.subscription AND d.position = orphan.position
+           AND d.next_attempt_at = 'infinity';
+    END LOOP;
+END
 $$;
 COMMENT ON FUNCTION meal_planner.release_orphans() IS
 'makes blocked deliveries due that wait for nothing (any more): what they waited for was deleted by hand, or its end was rolled back while another released';

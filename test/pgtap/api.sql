@@ -12,7 +12,7 @@ INSERT INTO api VALUES
 ('mp_read_events', $$after_position bigint DEFAULT 0, max_events integer DEFAULT 1000, pattern jsonb DEFAULT NULL::jsonb, account text DEFAULT 'local'::text$$, 'TABLE("position" bigint, event jsonb)'),
 ('mp_match', 'pattern jsonb, event jsonb', 'boolean'),
 ('mp_subscribe', $$name text, pattern jsonb, handler regprocedure DEFAULT NULL::regprocedure, mode text DEFAULT 'inline'::text, options jsonb DEFAULT '{}'::jsonb$$, 'void'),
-('mp_unsubscribe', 'name text', 'void'),
+('mp_unsubscribe', $$name text, deliveries text DEFAULT 'dead_letter'::text$$, 'void'),
 ('mp_pause_subscription', 'name text, reason text', 'void'),
 ('mp_resume_subscription', 'name text', 'void'),
 ('mp_claim', $$subscription text, max_events integer DEFAULT 100, lease_seconds double precision DEFAULT 30, worker text DEFAULT NULL::text, account text DEFAULT 'local'::text, wait_seconds double precision DEFAULT 0$$, 'TABLE(token uuid, event_id uuid, attempt integer, event jsonb)'),

@@ -121,6 +121,53 @@ SELECT meal_planner.claim_delivery(1) IS NULL AS nothing_due;
 :deliveries
 ROLLBACK;
 
+-- Those of a paused subscription neither, however many are due, nor those that their order blocks.
+INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at, order_key)
+SELECT account, name, position, id, CASE name WHEN 'paused' THEN meal_planner.clock() ELSE 'infinity' END, 'k'
+  FROM meal_planner.event, unnest('{blocked,paused}'::text[]) name WHERE account = 'many';
+SELECT mp_subscribe(name, '{"account": ["nobody"]}', 'on_many(meal_planner.event)', options => '{"order_key": "detail.n"}') FROM unnest('{blocked,paused}'::text[]) name;
+SELECT mp_pause_subscription('paused');
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.claim_delivery(1) IS NULL AS nothing_due;
+SELECT meal_planner.next_due() > meal_planner.clock() AS later;
+SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx <= 20 AS few FROM touched;
+ROLLBACK;
+-- Whether a key is busy, what comes first of it, and its release: the first of it.
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) FROM meal_planner.key_heads('many', 'blocked', '{k,other}');
+:deliveries
+ROLLBACK;
+SELECT position AS head FROM meal_planner.key_heads('many', 'blocked', '{k}') \gset
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.must_wait('many', 'blocked', 'k', :middle), meal_planner.must_wait('many', 'blocked', 'k', :head) AS head_must_wait;
+:deliveries
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.release_key('many', 'blocked', 'k');
+:deliveries
+ROLLBACK;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.release_orphans();
+:deliveries
+ROLLBACK;
+-- What is due behind one that has to wait is blocked with it, a thousand at a time.
+BEGIN;
+UPDATE meal_planner.delivery SET next_attempt_at = meal_planner.clock() WHERE subscription = 'blocked' AND position > :middle;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.block_delivery('many', 'blocked', 'k', :middle + 1);
+SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx BETWEEN 1000 AND 2100 AS few FROM touched;
+SELECT count(*) AS due FROM meal_planner.delivery WHERE subscription = 'blocked' AND next_attempt_at <= meal_planner.clock();
+ROLLBACK;
+-- A subscription that is thousands of events behind: they are not all counted.
+SELECT mp_subscribe('behind', '{"account": ["many"]}', 'on_many(meal_planner.event)', 'worker', '{"start": "earliest"}');
+SELECT name, lag_events, blocked, retrying FROM mp_subscriptions WHERE name IN ('behind', 'blocked', 'paused') ORDER BY name;
+SELECT mp_unsubscribe(name, 'discard') FROM unnest('{behind,blocked,paused}'::text[]) name;
+
 -- Keys that have not expired cost the purge nothing.
 BEGIN;
 SELECT * FROM touched \gset before_
