@@ -3,6 +3,9 @@
 use strict;
 use warnings;
 
+# The session has one timer from its start to its end.
+BEGIN { $ENV{PG_TEST_TIMEOUT_DEFAULT} = 7200 if $ENV{MP_LONG} }
+
 use FindBin;
 use lib $FindBin::RealBin;
 use MealPlannerCluster;
