@@ -74,23 +74,30 @@ COMMENT ON FUNCTION meal_planner.must_wait(text, text, text, bigint) IS
 
 CREATE FUNCTION meal_planner.block_delivery(account text, subscription text, order_key text, "position" bigint)
 RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
-SET enable_hashjoin = off SET enable_mergejoin = off -- the few rows by their key
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the key's index
 AS $$
-    -- and with it those of its key behind it that are due as well, so that a
-    -- long queue is not looked at one by one
-    UPDATE meal_planner.delivery u
-       SET next_attempt_at = 'infinity'
-     WHERE u.account = $1 AND u.subscription = $2
-       AND u.position = ANY (ARRAY(
-           SELECT d.position FROM meal_planner.delivery d
-            WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3 AND d.position >= $4
-              AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
-            ORDER BY d.account, d.subscription, d.order_key, d.position
-            LIMIT 1000
-              FOR UPDATE SKIP LOCKED))
+#variable_conflict use_column
+DECLARE
+    due bigint;
+BEGIN
+    -- And with it those of its key behind it that are due as well, so that a
+    -- long queue is not looked at one by one.  Row by row by their key: a join
+    -- would depend on statistics.
+    FOR due IN
+        SELECT d.position FROM meal_planner.delivery d
+         WHERE d.account = $1 AND d.subscription = $2 AND d.order_key = $3 AND d.position >= $4
+           AND d.token IS NULL AND d.next_attempt_at <= meal_planner.clock()
+         ORDER BY d.account, d.subscription, d.order_key, d.position
+         LIMIT 1000
+           FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE meal_planner.delivery u
+           SET next_attempt_at = 'infinity'
+         WHERE u.account = $1 AND u.subscription = $2 AND u.position = due;
+    END LOOP;
+END
 $$;
 COMMENT ON FUNCTION meal_planner.block_delivery(text, text, text, bigint) IS
 'blocks a delivery that is due and must_wait, and those of its key that are due behind it; under order_lock';
