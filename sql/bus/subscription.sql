@@ -104,7 +104,8 @@ COMMENT ON FUNCTION meal_planner.subscription_start(jsonb) IS 'position where a 
 
 -- From one mode to another every event has to be handled once: under the old
 -- mode or under the new one.  An emitter acts by the mode it knows, so that it
--- must have ended before the change and begun after it; so must a worker's batch.
+-- must have ended before the change or begin after it; so must a worker's batch,
+-- and a consumer's claim.
 CREATE FUNCTION meal_planner.change_mode(s meal_planner.subscription, new_mode text, new_pattern jsonb, order_path text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -124,10 +125,24 @@ BEGIN
         LOCK TABLE meal_planner.worker_batch IN EXCLUSIVE MODE;
         DELETE FROM meal_planner.worker_batch b WHERE b.subscription = s.name;
     END IF;
-    IF s.mode <> 'inline' AND new_mode <> 'inline' THEN
+    IF s.mode = 'worker' AND new_mode = 'pull' THEN
         RETURN s.start_position; -- the cursor stays
     END IF;
     LOCK TABLE meal_planner.event IN SHARE MODE;
+    IF s.mode = 'pull' THEN
+        FOR source IN SELECT a.account FROM meal_planner.accounts(s.start_position) a (account) LOOP
+            PERFORM meal_planner.order_lock(source.account, s.name);
+            PERFORM meal_planner.expire_claims(source.account, s.name);
+        END LOOP;
+        IF EXISTS (SELECT FROM meal_planner.consumer_claim c WHERE c.subscription = s.name) THEN
+            RAISE EXCEPTION 'MP409: consumers hold events of subscription "%"', s.name
+                USING ERRCODE = 'MP409',
+                      HINT = 'retry=yes. Pause it, and wait until they have acknowledged them or their leases have ended.';
+        END IF;
+    END IF;
+    IF new_mode = 'worker' AND s.mode = 'pull' THEN
+        RETURN s.start_position;
+    END IF;
 
     -- To inline: what lies between its cursor and now becomes deliveries.
     IF s.mode <> 'inline' THEN

@@ -43,11 +43,18 @@ BEGIN
             USING ERRCODE = 'MP409', HINT = 'retry=no. Pause it with mp_pause_subscription.';
     END IF;
     IF deliveries = 'refuse'
-       AND EXISTS (SELECT FROM meal_planner.delivery d WHERE d.subscription = name) THEN
+       AND (EXISTS (SELECT FROM meal_planner.delivery d WHERE d.subscription = name)
+            OR EXISTS (SELECT FROM meal_planner.consumer_claim c WHERE c.subscription = name)) THEN
         RAISE EXCEPTION 'MP409: subscription "%" has live deliveries', name
-            USING ERRCODE = 'MP409', HINT = 'retry=yes. Let the sweep finish them, or say dead_letter or discard.';
+            USING ERRCODE = 'MP409', HINT = 'retry=yes. Let the sweep or the consumers finish them, or say dead_letter or discard.';
     END IF;
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
+    IF deliveries IS DISTINCT FROM 'discard' THEN
+        -- what consumers hold are deliveries, too
+        PERFORM meal_planner.expire_claim(c.account, c.subscription, c.number, 0, false)
+           FROM meal_planner.consumer_claim c
+          WHERE c.subscription = name;
+    END IF;
     DELETE FROM meal_planner.consumer_claim c WHERE c.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
     -- Nobody goes on with a replay; its letter must not wait for one for ever,

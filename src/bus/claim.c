@@ -426,8 +426,8 @@ record_claim(Claim *claim, int64 after_position, int64 up_to)
 }
 
 /*
- * One look for what can be claimed.  Returns whether something was; else
- * *next_due says when to look again at the latest.
+ * One look for what can be claimed, under the order lock.  Returns whether
+ * something was; else *next_due says when to look again at the latest.
  */
 static bool
 take(Claim *claim, TimestampTz *next_due)
@@ -439,7 +439,6 @@ take(Claim *claim, TimestampTz *next_due)
 	int64		bound;
 	bool		taken;
 
-	(void) mp_order_lock(PointerGetDatum(claim->account), claim->name, true);
 	claim->now = mp_clock_now();
 	/* The bound first; the statements below take their snapshots after it. */
 	bound = mp_position_read_bound(VARDATA_ANY(claim->account), VARSIZE_ANY_EXHDR(claim->account));
@@ -559,6 +558,9 @@ mp_claim(PG_FUNCTION_ARGS)
 	{
 		bool		taken = false;
 
+		/* Who changes the mode holds the lock, too: look after taking it. */
+		(void) mp_order_lock(PointerGetDatum(claim.account), claim.name, true);
+		AcceptInvalidationMessages();
 		subscriptions = mp_subscriptions_hold();
 		claim.subscription = require_pull(subscriptions, TextDatumGetCString(claim.name));
 		due = DT_NOEND;
@@ -568,6 +570,8 @@ mp_claim(PG_FUNCTION_ARGS)
 			taken = take(&claim, &due);
 			mp_spi_finish();
 		}
+		else
+			mp_order_unlock(PointerGetDatum(claim.account), claim.name);
 		mp_subscriptions_release(subscriptions);
 		if (taken || wait == 0)
 			break;
@@ -578,7 +582,6 @@ mp_claim(PG_FUNCTION_ARGS)
 		else if (!sleep_until_due(due, deadline))
 			break;
 		announced = !announced;
-		AcceptInvalidationMessages();
 	}
 	return (Datum) 0;
 }

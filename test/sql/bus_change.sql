@@ -76,6 +76,32 @@ ROLLBACK;
 SELECT become('sometimes');
 SELECT become('worker', '{"start": "some day"}');
 
+-- From pull, with events in the hands of a consumer: not before it has acknowledged them, or its lease has ended.
+TRUNCATE seen;
+SELECT become('pull');
+SELECT emit(31, 34), emit(35, 35, 'smith');
+SELECT token, count(*) FROM (SELECT token FROM mp_claim('s', 2)) c GROUP BY token \gset held_
+SELECT become('worker');
+SELECT become('inline');
+SELECT mp_ack(:'held_token');
+SELECT count(*) AS claimed FROM mp_claim('s', 1, 2);
+SET meal_planner.clock_offset = 10;
+SELECT become('inline');
+SELECT count(*) AS claims FROM meal_planner.consumer_claim;
+SET meal_planner.clock_offset = 20;
+CALL mp_sweep();
+RESET meal_planner.clock_offset;
+SELECT array_agg(event ORDER BY event) FROM seen;
+-- Unsubscribed, what a consumer holds becomes dead letters, too.
+SELECT become('pull');
+SELECT emit(36, 39);
+SELECT count(*) AS claimed FROM mp_claim('s', 2);
+SELECT mp_unsubscribe('s', 'refuse');
+SELECT mp_unsubscribe('s');
+SELECT event -> 'detail' ->> 'n' AS event, reason, status FROM mp_dlq ORDER BY event_id;
+SELECT mp_discard_dlq(id, 'test') FROM mp_dlq;
+SELECT count(*) AS deliveries, (SELECT count(*) FROM meal_planner.consumer_claim) AS claims FROM meal_planner.delivery;
+
 -- Unsubscribed: its live deliveries become dead letters, unless told otherwise.
 TRUNCATE seen;
 SELECT become('inline', '{"order_key": "source", "on_dead": "block_key"}');
@@ -84,7 +110,7 @@ CALL mp_sweep();
 SELECT mp_unsubscribe('s', 'refuse');
 SELECT mp_unsubscribe('s', 'keep');
 SELECT mp_unsubscribe('s');
-SELECT event -> 'detail' ->> 'n' AS event, subscription, error_type, reason, sqlstate, retry_count, status FROM mp_dlq ORDER BY event_id;
+SELECT event -> 'detail' ->> 'n' AS event, subscription, error_type, reason, sqlstate, retry_count, status FROM mp_dlq WHERE status = 'dead' ORDER BY event_id;
 SELECT count(*) AS left, (SELECT count(*) FROM mp_alerts) AS alerts FROM meal_planner.delivery;
 -- Its letters block nobody who takes the name.
 SELECT become('inline', '{"order_key": "source", "on_dead": "block_key"}');
