@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "bus/dispatch.h"
 #include "bus/metrics.h"
+#include "bus/time_limit.h"
 #include "miscadmin.h"
 #include "pgcompat.h"
 #include "portability/instr_time.h"
@@ -101,7 +102,7 @@ invoke_handler(MpSubscription *subscription, Datum argument)
 
 static void
 call_handler(MpSubscription *subscription, const MpEvent *events, int count, MemoryContext per_call,
-			 volatile int *at)
+			 volatile int *at, MpTimeLimit *limit)
 {
 	Oid			caller;
 	int			caller_context;
@@ -129,7 +130,9 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count, Mem
 		if (i > 0)
 			CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
+		mp_time_limit_begin(limit, subscription->timeout);
 		invoke_handler(subscription, mp_event_to_row(&events[i]));
+		(void) mp_time_limit_end(limit);
 		PopActiveSnapshot();
 		MemoryContextReset(per_call);
 	}
@@ -160,6 +163,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	int			caller_running = subscription->running;
 	volatile bool succeeded = false;
 	volatile int at = 0;
+	MpTimeLimit limit = {0, 0};
 	instr_time	start;
 	instr_time	duration;
 
@@ -173,7 +177,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	{
 		/* The context of an error is to be the handler's, not how it was reached. */
 		error_context_stack = NULL;
-		call_handler(subscription, events, count, handler_memory, &at);
+		call_handler(subscription, events, count, handler_memory, &at, &limit);
 		current_hops = caller_hops;
 		error_context_stack = caller_error_context;
 		ReleaseCurrentSubTransaction();
@@ -182,6 +186,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		bool		took_too_long = mp_time_limit_end(&limit);
 
 		/*
 		 * The server undoes role, settings, snapshots and SPI connections of
@@ -196,9 +201,12 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller_memory);
 		CurrentResourceOwner = caller_owner;
-		if (must_get_through(error->sqlerrcode))
+		took_too_long &= error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+		if (!took_too_long && must_get_through(error->sqlerrcode))
 			ReThrowError(error);
 		*failure = failure_of_error(error, at);
+		if (took_too_long)
+			failure->message = psprintf("the handler took longer than %g s", subscription->timeout);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

@@ -21,8 +21,8 @@ typedef struct MpFailure
 /*
  * Calls the handler of a subscription for `count` events, one after another, in
  * one subtransaction, as the role that subscribed.  True when all succeeded;
- * else everything is undone and *failure is the first error.  Cancel, shutdown
- * and out of memory are not failures of the handler: they go on to the caller's
+ * else everything is undone and *failure is the first error; a call that takes
+ * longer than the subscription's timeout is one.  Cancel, shutdown and out of memory are not failures of the handler: they go on to the caller's
  * caller.
  */
 extern bool mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count,

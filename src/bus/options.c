@@ -22,21 +22,23 @@ typedef struct NumberOption
 	const char *name;
 	double		low;
 	double		high;
-	bool		integer;		/* an int of the policy, else a double */
-	size_t		offset;
+	bool		integer;		/* an int, else a double */
+	bool		policy;			/* of a retry policy */
+	size_t		offset;			/* in MpOptions */
 } NumberOption;
 
 static const NumberOption number_options[] = {
-	{"max_attempts", 1, 1000, true, offsetof(MpRetryPolicy, max_attempts)},
-	{"base_delay", 0, 86400, false, offsetof(MpRetryPolicy, base_delay)},
-	{"multiplier", 1, 100, false, offsetof(MpRetryPolicy, multiplier)},
-	{"max_delay", 0.001, MP_MAX_DELAY, false, offsetof(MpRetryPolicy, max_delay)},
-	{"jitter", 0, 1, false, offsetof(MpRetryPolicy, jitter)},
-	{"max_age", 0.001, MP_MAX_DELAY, false, offsetof(MpRetryPolicy, max_age)}
+	{"max_attempts", 1, 1000, true, true, offsetof(MpOptions, policy.max_attempts)},
+	{"base_delay", 0, 86400, false, true, offsetof(MpOptions, policy.base_delay)},
+	{"multiplier", 1, 100, false, true, offsetof(MpOptions, policy.multiplier)},
+	{"max_delay", 0.001, MP_MAX_DELAY, false, true, offsetof(MpOptions, policy.max_delay)},
+	{"jitter", 0, 1, false, true, offsetof(MpOptions, policy.jitter)},
+	{"max_age", 0.001, MP_MAX_DELAY, false, true, offsetof(MpOptions, policy.max_age)},
+	{"timeout", 0.001, 86400, false, false, offsetof(MpOptions, timeout)}
 };
 
 static void
-set_number(MpRetryPolicy *policy, const NumberOption *option, const MpJson *value)
+set_number(MpOptions *options, const NumberOption *option, const MpJson *value)
 {
 	double		number = 0;
 
@@ -51,9 +53,9 @@ set_number(MpRetryPolicy *policy, const NumberOption *option, const MpJson *valu
 				 errhint("retry=no. Correct the option.")));
 
 	if (option->integer)
-		*(int *) ((char *) policy + option->offset) = (int) number;
+		*(int *) ((char *) options + option->offset) = (int) number;
 	else
-		*(double *) ((char *) policy + option->offset) = number;
+		*(double *) ((char *) options + option->offset) = number;
 }
 
 static void
@@ -108,9 +110,9 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 
 	for (size_t i = 0; i < lengthof(number_options); i++)
 	{
-		if (strcmp(name, number_options[i].name) == 0)
+		if (strcmp(name, number_options[i].name) == 0 && (parse->all || number_options[i].policy))
 		{
-			set_number(&parse->options.policy, &number_options[i], value);
+			set_number(&parse->options, &number_options[i], value);
 			return true;
 		}
 	}
@@ -120,7 +122,7 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 			(errcode(MP_ERRCODE_INVALID),
 			 errmsg("MP400: unknown option \"%s\"", name),
 			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter%s max_age%s.",
-					 parse->all ? "," : " and", parse->all ? ", order_key, on_dead and start" : "")));
+					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead and start" : "")));
 	return false;
 }
 

@@ -26,6 +26,7 @@ typedef struct MpOptions
 	MpRetryPolicy policy;
 	struct MpOrderPath *order_path; /* NULL: no order */
 	bool		block_key;		/* on_dead: a dead letter blocks its key */
+	double		timeout;		/* of a call, in seconds; 0: none */
 } MpOptions;
 
 typedef struct MpSubscription
@@ -39,6 +40,7 @@ typedef struct MpSubscription
 	MpRetryPolicy policy;
 	struct MpOrderPath *order_path; /* NULL: no order */
 	bool		block_key;
+	double		timeout;
 
 	char	   *handler;		/* qualified signature */
 	char	   *owner;			/* role it runs as */
