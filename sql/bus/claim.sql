@@ -75,7 +75,7 @@ CREATE FUNCTION meal_planner.block_due(
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -109,7 +109,7 @@ CREATE FUNCTION meal_planner.keys_in_claims(account text, subscription text, fir
 RETURNS TABLE (number bigint, order_key text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-SET enable_bitmapscan = off SET enable_seqscan = off -- by the index, from the first claim that is out
+SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- by the index, from the first claim that is out
 AS $$
     SELECT c.number, u.order_key
       FROM meal_planner.consumer_claim c
@@ -141,7 +141,7 @@ CREATE FUNCTION meal_planner.expire_claim(account text, subscription text, numbe
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- the stretch, by the index
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- the stretch, by the index
 AS $$
 #variable_conflict use_variable
 DECLARE

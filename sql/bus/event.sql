@@ -176,7 +176,7 @@ CREATE FUNCTION @extschema@.mp_read_stream(
 RETURNS TABLE ("position" bigint, version bigint, event jsonb)
 LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1000
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
 AS $$
     SELECT e.position, e.version, meal_planner.envelope(e)
       FROM meal_planner.event e

@@ -15,7 +15,7 @@ SELECT pg_extension_config_dump('meal_planner.idempotency_key', '');
 CREATE FUNCTION meal_planner.purge_idempotency_keys(max_keys int DEFAULT 10000) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off -- only what expired is looked at
+SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off -- only what expired is looked at
 AS $$
     WITH expired AS (
         SELECT k.account, k.scope, k.key

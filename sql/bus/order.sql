@@ -76,7 +76,7 @@ CREATE FUNCTION meal_planner.block_delivery(account text, subscription text, ord
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the key's index
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the key's index
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -105,7 +105,7 @@ COMMENT ON FUNCTION meal_planner.block_delivery(text, text, text, bigint) IS
 CREATE FUNCTION meal_planner.release_key(account text, subscription text, order_key text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -64,7 +64,8 @@ spi_nulls(const MpPlan *plan, const bool *nulls, char buffer[lengthof(plan->type
 static int
 execute(MpPlan *plan, Datum *values, const bool *nulls, bool read_only, long max_rows)
 {
-	static const char *const unordered[] = {"enable_sort", "enable_bitmapscan", "enable_seqscan"};
+	/* A sort that has to be all the same looks so dear that it would be compiled, at every run. */
+	static const char *const unordered[] = {"enable_sort", "enable_bitmapscan", "enable_seqscan", "jit"};
 	char		buffer[lengthof(plan->types)];
 	int			level = 0;
 	int			result;

@@ -224,3 +224,19 @@ SELECT mp_emit_event('Step', '{}', account => 'streams', stream => 'new', expect
 SELECT scans - :before AS old_scans FROM old_scans;
 COMMIT;
 DROP VIEW old_scans;
+
+-- What looks dear because an order by index was asked for is not compiled: a claim of what is retried,
+-- the end of its lease, a batch of a worker.
+SELECT mp_subscribe('pulled', '{"account": ["compiled"]}', mode => 'pull', options => '{"base_delay": 0.001}');
+CREATE FUNCTION on_compiled(e meal_planner.event) RETURNS void LANGUAGE sql AS '';
+SELECT mp_subscribe('worked', '{"account": ["compiled"]}', 'on_compiled(meal_planner.event)', 'worker');
+SELECT count(mp_emit_event('Many', '{}', account => 'compiled')) FROM generate_series(1, 30) n;
+\c -
+SELECT mp_fail(token, event_id, 'transient', 'told to', 0) AS outcome, count(*) FROM mp_claim('pulled', 10, account => 'compiled') GROUP BY 1;
+SELECT attempt, count(*) FROM mp_claim('pulled', 10, 0.001, account => 'compiled') GROUP BY 1;
+SELECT pg_sleep(0.01);
+SELECT attempt, count(*) FROM mp_claim('pulled', 10, account => 'compiled') GROUP BY 1;
+CALL mp_sweep();
+SELECT pg_read_file('/proc/self/maps') ~ 'llvmjit' AS compiled;
+SELECT mp_unsubscribe('pulled'), mp_unsubscribe('worked');
+DROP FUNCTION on_compiled;
