@@ -462,7 +462,8 @@ take(Claim *claim, TimestampTz *next_due)
 	if (taken)
 	{
 		record_claim(claim, cursor.position, reached);
-		if (cursor.first_claim == 0)
+		/* Lower than one that is gone: the clock went back while the server was down. */
+		if (cursor.first_claim == 0 || claim->number < cursor.first_claim)
 			cursor.first_claim = claim->number;
 		cursor.next_expiry = Min(cursor.next_expiry, claim->lease_until);
 	}

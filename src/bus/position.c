@@ -206,7 +206,7 @@ remember_database(void)
  * The highest number of the position clock that this database has stored.  The
  * log has no index on position alone: one probe per account finds it.  Other
  * tables hold numbers of the same clock that are above the last event: ids, the
- * tokens of workers, and the places where subscriptions start.
+ * tokens of workers and consumers, and the places where subscriptions start.
  */
 static int64
 highest_stored_position(void)
@@ -227,6 +227,7 @@ highest_stored_position(void)
 		" UNION ALL SELECT pg_catalog.max(a.id) FROM meal_planner.alert a"
 		" UNION ALL SELECT pg_catalog.max(d.token) FROM meal_planner.delivery d WHERE d.token IS NOT NULL"
 		" UNION ALL SELECT pg_catalog.max(b.token) FROM meal_planner.worker_batch b"
+		" UNION ALL SELECT pg_catalog.max(k.number) FROM meal_planner.consumer_claim k"
 		" UNION ALL SELECT pg_catalog.max(c.position) FROM meal_planner.subscription_cursor c"
 		" UNION ALL SELECT pg_catalog.max(s.start_position) FROM meal_planner.subscription s"
 		" WHERE (s.options OPERATOR(pg_catalog.->>) 'start'::pg_catalog.text) IS NULL"
