@@ -6,6 +6,11 @@
 # their own.  The server runs without fsync: the kernel outlives a kill -9, so
 # that only what the server had not handed over can be lost, and that is what
 # this test is about (see the control at its end, which loses something).
+#
+# All three modes take part.  Inline and worker handlers take effect exactly
+# once.  Consumers of the pull subscription "pull" commit their effect, then
+# acknowledge: at least once.  Those of "ledger" do both in one transaction:
+# exactly once.
 use strict;
 use warnings;
 
@@ -15,7 +20,7 @@ use MealPlannerCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-use constant { CLIENTS => 8, STEPS => 4000, ACKS_BEFORE_KILL => 250 };
+use constant { CLIENTS => 8, STEPS => 4000, ACKS_BEFORE_KILL => 250, CLAIMS_BEFORE_KILL => 5, LEASE => 2 };
 
 my $node = MealPlannerCluster->start('crash', conf => <<'EOC');
 restart_after_crash = on
@@ -62,10 +67,67 @@ SELECT mp_subscribe('chain', '{"source":["load"],"detail-type":["Load"],"detail"
                     'on_chain(meal_planner.event)', options => '{"base_delay":0.02}');
 SELECT mp_subscribe('echo', '{"source":["load"],"detail-type":["Echo"]}', 'on_echo(meal_planner.event)', 'worker');
 
+-- a lost lease is a failed attempt: there are enough of them
+SELECT mp_subscribe('pull', '{"source":["load"],"detail-type":["Load"]}', mode => 'pull',
+                    options => '{"base_delay":0.02,"multiplier":1,"max_attempts":100}');
+SELECT mp_subscribe('ledger', '{"source":["load"],"detail-type":["Load"]}', mode => 'pull',
+                    options => '{"base_delay":0.02,"multiplier":1,"max_attempts":100}');
+
+-- What consumers were handed, committed with the claim, and what they failed,
+-- committed with the failure.
+CREATE TABLE handed (consumer text, subscription text, token uuid, event_id uuid, attempt int,
+                     client int, n int, kind text, asked_at timestamptz, got_at timestamptz, lease float8,
+                     PRIMARY KEY (token, event_id));
+CREATE INDEX ON handed (event_id);
+CREATE TABLE failed (token uuid, event_id uuid, answer text, PRIMARY KEY (token, event_id));
+
+CREATE FUNCTION claim(name text, consumer text, lease float8, wait_seconds float8) RETURNS uuid LANGUAGE sql AS $$
+    WITH asked AS MATERIALIZED (SELECT meal_planner.clock() AS moment),
+    claimed AS MATERIALIZED (
+        SELECT a.moment, c.* FROM asked a, mp_claim(name, 20, lease, consumer, wait_seconds => wait_seconds) c),
+    noted AS (
+        INSERT INTO handed
+        SELECT consumer, name, c.token, c.event_id, c.attempt, (c.event #>> '{detail,client}')::int,
+               (c.event #>> '{detail,n}')::int, c.event #>> '{detail,kind}', c.moment, meal_planner.clock(), lease
+          FROM claimed c)
+    SELECT c.token FROM claimed c LIMIT 1
+$$;
+CREATE FUNCTION fail(claimed uuid) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO failed
+    SELECT h.token, h.event_id,
+           mp_fail(h.token, h.event_id, CASE h.kind WHEN 'bad' THEN 'permanent' ELSE 'transient' END, 'told to')
+      FROM handed h
+     WHERE h.token = claimed AND (h.kind = 'bad' OR h.kind = 'flaky' AND h.attempt < 3)
+$$;
+CREATE FUNCTION take_effect(claimed uuid) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO effects
+    SELECT h.subscription, h.client, h.n, h.event_id
+      FROM handed h
+     WHERE h.token = claimed AND NOT EXISTS (SELECT FROM failed f WHERE (f.token, f.event_id) = (h.token, h.event_id))
+$$;
+-- one consumer of everything, when all is quiet
+CREATE PROCEDURE drain() LANGUAGE plpgsql AS $$
+DECLARE
+    name    text;
+    claimed uuid;
+BEGIN
+    FOREACH name IN ARRAY '{pull,ledger}'::text[] LOOP
+        LOOP
+            claimed := claim(name, 'drain', 10, 0);
+            EXIT WHEN claimed IS NULL;
+            COMMIT;
+            PERFORM fail(claimed), take_effect(claimed), mp_ack(claimed);
+            COMMIT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 -- what the clients say of themselves: rolled_back ones must not be there
 CREATE TABLE tried (client int, n int, rolled_back boolean);
 CREATE TABLE acked (client int, n int, id uuid, round int);
 CREATE INDEX ON tried (n);
+CREATE TABLE settled (token uuid PRIMARY KEY, answer boolean, round int);
 EOS
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -113,9 +175,40 @@ sub write_script
 	return $file;
 }
 
+# One round of a consumer; the answer to its acknowledgement is told when it is
+# certain.
+my %consume = (
+	pull => <<'EOS',
+SELECT fail(:'token'), take_effect(:'token'), mp_extend(:'token', :lease) \g /dev/null
+SELECT mp_ack(:'token') AS answer \gset
+EOS
+	ledger => <<'EOS');
+SELECT fail(:'token') \g /dev/null
+BEGIN;
+SELECT take_effect(:'token') \g /dev/null
+SELECT mp_ack(:'token') AS answer \gset
+\if :answer
+COMMIT;
+\else
+ROLLBACK;
+\endif
+EOS
+while (my ($name, $statements) = each %consume)
+{
+	append_to_file("$dir/consume_$name.sql", <<"EOS");
+SELECT token IS NOT NULL AS any, token FROM claim('$name', :'consumer', :lease, 1) AS token \\gset
+\\if :any
+$statements
+\\echo settled :token :answer
+\\endif
+EOS
+	append_to_file("$dir/consumer_$name.sql", "\\i $dir/consume_$name.sql\n" x STEPS);
+}
+my %consumers = (1 => 'pull', 2 => 'pull', 3 => 'pull', 4 => 'ledger', 5 => 'ledger');
+
 sub run_in_background
 {
-	my ($script, $output) = @_;
+	my ($script, $output, @variables) = @_;
 	my $pid = fork();
 
 	die "could not fork: $!" unless defined $pid;
@@ -123,7 +216,8 @@ sub run_in_background
 	{
 		open STDOUT, '>', $output;
 		open STDERR, '>', "$output.err";
-		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $script)
+		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', @variables,
+			'-d', $node->connstr('postgres'), '-f', $script)
 		  or POSIX::_exit(127);
 	}
 	return $pid;
@@ -137,30 +231,53 @@ sub acks_so_far
 	return $acks;
 }
 
+# The least that a consumer of either subscription has settled.
+sub claims_so_far
+{
+	my %claims;
+
+	$claims{ $consumers{$_} } += () = slurp_file("$dir/consumer$_.out") =~ /^settled /mg for keys %consumers;
+	return $claims{pull} < $claims{ledger} ? $claims{pull} : $claims{ledger};
+}
+
+# What runs in the background: clients, consumers, sweeps.
+my (@clients, %consumer_pid, @sweepers);
+
 # Load until enough was acknowledged, then `kill`; returns the number of clients
-# that it cut short.  The server is up again afterwards.
+# that it cut short.  The server is up and quiet afterwards.
 sub crash_round
 {
 	my ($round, $settings, $kill) = @_;
-	my @pids;
 	my $cut_short = 0;
 
+	@clients = ();
 	for my $client (1 .. CLIENTS)
 	{
 		unlink "$dir/client$client.out";
 		append_to_file("$dir/client$client.out", '');
-		push @pids, run_in_background(write_script($client, $settings), "$dir/client$client.out");
+		push @clients, run_in_background(write_script($client, $settings), "$dir/client$client.out");
+	}
+	for my $consumer (keys %consumers)
+	{
+		unlink "$dir/consumer$consumer.out";
+		append_to_file("$dir/consumer$consumer.out", '');
+		$consumer_pid{$consumer} = run_in_background("$dir/consumer_$consumers{$consumer}.sql",
+			"$dir/consumer$consumer.out", '-v', "consumer=$consumer", '-v', 'lease=' . LEASE);
 	}
 	append_to_file("$dir/sweep.sql", 'CALL mp_sweep(60);') unless -f "$dir/sweep.sql";
-	my @sweepers = map { run_in_background("$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
+	@sweepers = map { run_in_background("$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
 
-	MealPlannerCluster::wait_until(sub { acks_so_far() >= ACKS_BEFORE_KILL })
-	  or die 'the clients made no progress: ' . slurp_file("$dir/client1.out.err");
+	MealPlannerCluster::wait_until(sub { acks_so_far() >= ACKS_BEFORE_KILL && claims_so_far() >= CLAIMS_BEFORE_KILL })
+	  or die 'no progress: ' . join '', map { slurp_file($_) } glob "$dir/*.out.err";
 	$kill->();
-	waitpid $_, 0 for @pids, @sweepers;
+	waitpid $_, 0 for @clients, values %consumer_pid, @sweepers;
 	MealPlannerCluster::wait_until(
 		sub { $node->psql('postgres', 'SELECT 1', on_error_die => 0) == 0 })
 	  or die 'the server did not come back';
+	# a session notices late that its client is gone
+	MealPlannerCluster::wait_until(sub { count(<<'EOS') == 0 }) or die 'sessions are left';
+SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+EOS
 
 	my ($tried, $acked) = ('', '');
 	for my $client (1 .. CLIENTS)
@@ -171,7 +288,21 @@ sub crash_round
 		$tried .= "$client\t$2\t" . ($1 eq 'undo' ? 't' : 'f') . "\n" while $said =~ /^(try|undo) (\d+)$/mg;
 		$acked .= "$client\t$1\t$2\t$round\n" while $said =~ /^ack (\d+) ([0-9a-f-]{36})$/mg;
 	}
-	$node->safe_psql('postgres', "COPY tried FROM stdin;\n$tried\\.\nCOPY acked FROM stdin;\n$acked\\.\n");
+	my $settled = '';
+	for my $consumer (keys %consumers)
+	{
+		my $said = slurp_file("$dir/consumer$consumer.out");
+
+		$settled .= "$1\t$2\t$round\n" while $said =~ /^settled ([0-9a-f-]{36}) ([tf])$/mg;
+	}
+	$node->safe_psql('postgres', <<"EOS");
+COPY tried FROM stdin;
+$tried\\.
+COPY acked FROM stdin;
+$acked\\.
+COPY settled FROM stdin;
+$settled\\.
+EOS
 	return $cut_short;
 }
 
@@ -200,12 +331,28 @@ SELECT a.client, a.n FROM acked a
                       AND (e.detail ->> 'client')::int = a.client AND (e.detail ->> 'n')::int = a.n)
 EOS
 
+# Sweeps and a consumer, with the clock ever further ahead, until nothing is
+# left to do.  The first ones must find that leases have outlived the crash.
+sub settle
+{
+	for (my $ahead = 0; $ahead <= 600; $ahead += 40)
+	{
+		MealPlannerCluster::sweep($node, 'postgres', $ahead);
+		$node->safe_psql('postgres', "SET meal_planner.clock_offset = $ahead; CALL drain()");
+		return 1 if $node->safe_psql('postgres', <<'EOS') eq 't';
+SELECT NOT EXISTS (TABLE meal_planner.delivery) AND NOT EXISTS (TABLE meal_planner.worker_batch)
+   AND NOT EXISTS (TABLE meal_planner.consumer_claim)
+EOS
+	}
+	return 0;
+}
+
 # What holds whenever all is quiet.
 sub check_invariants
 {
 	my ($what) = @_;
 
-	ok(MealPlannerCluster::sweep_until_idle($node, 'postgres'), "$what: the sweeps come to an end");
+	ok(settle(), "$what: sweeps and consumers come to an end");
 	is(count(<<'EOS'), 0, "$what: nothing is in the log that nobody tried or that was rolled back");
 SELECT 1 FROM meal_planner.event e
   LEFT JOIN tried t ON t.client = (e.detail ->> 'client')::int AND t.n = (e.detail ->> 'n')::int AND NOT t.rolled_back
@@ -218,10 +365,39 @@ EOS
 	is(count(<<'EOS'), 0, "$what: every (event, subscription) took effect exactly once or is one dead letter");
 SELECT e.id, s.name
   FROM meal_planner.event e
-  JOIN meal_planner.subscription s ON s.name IN ('inline', 'worker', 'chain', 'echo') AND mp_match(s.pattern, mp_event(e.id))
+  JOIN meal_planner.subscription s ON s.name IN ('inline', 'worker', 'chain', 'echo', 'ledger')
+                                  AND meal_planner.matches(s.pattern, e)
  WHERE e.source = 'load'
    AND (SELECT count(*) FROM effects f WHERE f.event_id = e.id AND f.handler = s.name)
-     + (SELECT count(*) FROM meal_planner.dead_letter l WHERE l.event_id = e.id AND l.subscription = s.name) <> 1
+     + (SELECT count(*) FROM meal_planner.dead_letter l
+         WHERE (l.account, l.subscription, l.position) = (e.account, s.name, e.position)) <> 1
+EOS
+	is(count(<<'EOS'), 0, "$what: pull: every event took effect at least once or is one dead letter");
+SELECT e.id FROM meal_planner.event e
+ WHERE e.source = 'load' AND e.detail_type = 'Load'
+   AND (SELECT count(*) > 0 FROM effects f WHERE f.event_id = e.id AND f.handler = 'pull')
+     = EXISTS (SELECT FROM meal_planner.dead_letter l
+                WHERE (l.account, l.subscription, l.position) = (e.account, 'pull', e.position))
+EOS
+	is(count(<<'EOS'), 0, "$what: pull: attempts count from 1, without a gap, each handed to one consumer");
+SELECT h.event_id FROM handed h
+ GROUP BY h.subscription, h.event_id
+HAVING min(h.attempt) <> 1 OR max(h.attempt) <> count(*) OR count(DISTINCT h.attempt) <> count(*)
+EOS
+	is(count(<<'EOS'), 0, "$what: pull: another attempt only after a failure or the end of the lease");
+SELECT h.* FROM (
+    SELECT h.*, lead(h.got_at) OVER (PARTITION BY h.subscription, h.event_id ORDER BY h.attempt) AS again_at
+      FROM handed h) h
+ WHERE h.again_at < h.asked_at + make_interval(secs => h.lease)
+   AND NOT EXISTS (SELECT FROM failed f WHERE (f.token, f.event_id, f.answer) = (h.token, h.event_id, 'retry'))
+EOS
+	is(count(<<'EOS'), 0, "$what: pull: nothing acknowledged is handed out again, all else is");
+SELECT h.* FROM handed h JOIN settled s USING (token)
+ WHERE s.round < 100
+   AND NOT EXISTS (SELECT FROM failed f WHERE (f.token, f.event_id) = (h.token, h.event_id))
+   AND s.answer = EXISTS (SELECT FROM handed later
+                           WHERE (later.subscription, later.event_id) = (h.subscription, h.event_id)
+                             AND later.attempt > h.attempt)
 EOS
 	is(count(<<'EOS'), 0, "$what: no effect without its event");
 SELECT 1 FROM effects f LEFT JOIN meal_planner.event e ON e.id = f.event_id WHERE e.id IS NULL
@@ -258,10 +434,48 @@ EOS
 	return;
 }
 
-# 001 to 004: the ways to die.
+# A session that claims something in mid-load; returns the token as well.
+sub consumer_with_a_claim
+{
+	my ($name) = @_;
+	my $session = $node->background_psql('postgres');
+	my $token;
+
+	MealPlannerCluster::wait_until(sub { $token = $session->query_safe("SELECT claim('pull', '$name', " . LEASE . ', 0)') })
+	  or die 'nothing to claim';
+	return ($session, $token);
+}
+
+# Consumers die and the server lives on: what they held is handed to others
+# when their leases end, and one who sleeps longer finds out.
+sub kill_consumers
+{
+	my ($dying, $dead_token) = consumer_with_a_claim('dying');
+	my ($sleeping, $lost_token) = consumer_with_a_claim('sleeping');
+
+	$dying->{run}->signal('KILL');
+	kill 9, @consumer_pid{ 1, 2, 4 };
+	ok( MealPlannerCluster::wait_until(sub { count(<<"EOS") == 0 }), 'kill -9 of consumers: others get what they held');
+SELECT 1 FROM handed h
+ WHERE h.token IN ('$dead_token', '$lost_token')
+   AND NOT EXISTS (SELECT FROM handed later
+                    WHERE (later.subscription, later.event_id) = (h.subscription, h.event_id) AND later.attempt > h.attempt)
+EOS
+	is( $sleeping->query_safe(
+			"SELECT mp_ack('$lost_token'), mp_extend('$lost_token', 60), mp_fail('$lost_token', event_id, 'permanent', 'late')"
+			  . " FROM handed WHERE token = '$lost_token' ORDER BY event_id LIMIT 1"),
+		'f|f|lease_lost', 'kill -9 of consumers: who comes too late changes nothing');
+	$sleeping->quit;
+	kill 9, @clients, @consumer_pid{ 3, 5 };
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL mp\\_sweep%'");
+}
+
+# The ways to die.
 my @rounds = (
 	[ 'kill -9 of an emitter', sub { kill 9, some_backend("query LIKE '%mp\\_emit\\_event%'") } ],
 	[ 'kill -9 of a worker', sub { kill 9, some_backend("query LIKE 'CALL mp\\_sweep%'") } ],
+	[ 'kill -9 of a consumer\'s backend', sub { kill 9, some_backend("query LIKE '% claim(%'") } ],
+	[ 'kill -9 of consumers', \&kill_consumers ],
 	[ 'kill -9 of the postmaster', sub { $node->kill9; MealPlannerCluster::start_again($node) } ],
 	[ 'immediate stop', sub { $node->stop('immediate'); $node->start } ]);
 
@@ -285,6 +499,8 @@ EOS
 cmp_ok(count("SELECT 1 FROM meal_planner.dead_letter WHERE reason = 'permanent'"), '>', 0, 'some events were bad');
 cmp_ok(count("SELECT 1 FROM effects f JOIN meal_planner.event e ON e.id = f.event_id WHERE e.detail ->> 'kind' = 'flaky'"),
 	'>', 0, 'some were retried');
+cmp_ok(count('SELECT 1 FROM handed h JOIN settled s USING (token) WHERE s.answer'), '>', 0, 'consumers acknowledged');
+cmp_ok(count("SELECT 1 FROM handed h WHERE h.kind = 'ok' AND h.attempt > 1"), '>', 0, 'some leases were lost');
 
 # The control: told not to wait for the disk, the server loses what it had
 # acknowledged, and this test sees it.  All else holds all the same.
