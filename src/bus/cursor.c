@@ -87,10 +87,12 @@ expire_claim(text *account, const MpSubscription *subscription, int64 number)
 	static MpPlan plan = {
 		.sql = "SELECT meal_planner.expire_claim($1, $2, $3, $4, $5)",
 	.types = {TEXTOID, TEXTOID, INT8OID, FLOAT8OID, BOOLOID}};
+	MpFailedAttempt first = {.attempt = 1};
+	double		delay = 0;
+	MpVerdict	verdict = mp_retry_verdict(&subscription->policy, &first, mp_random_share(), &delay);
 	Datum		values[5] = {
 		PointerGetDatum(account), CStringGetTextDatum(subscription->name), Int64GetDatum(number),
-		Float8GetDatum(mp_backoff_delay(&subscription->policy, 2, mp_random_share())),
-		BoolGetDatum(subscription->policy.max_attempts <= 1)
+		Float8GetDatum(delay), BoolGetDatum(verdict != MP_VERDICT_RETRY)
 	};
 
 	mp_plan_execute(&plan, values, NULL, 1);

@@ -13,6 +13,7 @@ import os
 import unittest
 
 import psycopg2
+from database import Database
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -42,31 +43,6 @@ SET search_path = public, pg_temp AS $$ BEGIN PERFORM model_handle(e, 'model inl
 CREATE FUNCTION model_worker(e meal_planner.event) RETURNS void LANGUAGE plpgsql
 SET search_path = public, pg_temp AS $$ BEGIN PERFORM model_handle(e, 'model worker'); END $$;
 """
-
-
-class Database:
-    """One connection in autocommit, its clock shifted by offset seconds."""
-
-    def __init__(self):
-        self.connection = psycopg2.connect("")
-        self.connection.autocommit = True
-        self.cursor = self.connection.cursor()
-        self.offset = 0
-        self.accounts = 0
-
-    def run(self, statement, *arguments):
-        self.cursor.execute(statement, arguments)
-
-    def rows(self, query, *arguments):
-        self.cursor.execute(query, arguments)
-        return self.cursor.fetchall()
-
-    def value(self, query, *arguments):
-        return self.rows(query, *arguments)[0][0]
-
-    def advance(self, seconds):
-        self.offset += seconds
-        self.run("SET meal_planner.clock_offset = %s", self.offset)
 
 
 def setUpModule():
@@ -121,10 +97,12 @@ class Delivery:
 
 
 class Bus(RuleBasedStateMachine):
+    examples = 0
+
     def __init__(self):
         super().__init__()
-        database.accounts += 1
-        self.account = "model %d" % database.accounts
+        Bus.examples += 1
+        self.account = "model %d" % Bus.examples
         self.events = []            # (id, {subscription: Delivery})
         self.unseen = []            # keys the worker has not come to
         self.streams = {"a": [], "b": []}
@@ -277,7 +255,6 @@ class Bus(RuleBasedStateMachine):
         log = database.rows("SELECT event ->> 'id', position FROM mp_read_events(account => %s)", self.account)
         assert [event_id for event_id, _ in log] == [event_id for event_id, _ in self.events]
         assert all(before[1] < after[1] for before, after in zip(log, log[1:]))
-
 
     @invariant()
     def streams_have_no_gap(self):

@@ -124,6 +124,19 @@ SELECT e.detail, l.reason, l.retry_count, l.error_message
   FROM meal_planner.dead_letter l JOIN meal_planner.event e USING (account, position)
  WHERE l.subscription = 'pulled' ORDER BY l.position;
 
+-- A first attempt can be the last: the next one would come too late.
+SELECT mp_subscribe('hurried', '{"source":["pull-test"],"detail-type":["Hurried"]}', mode => 'pull',
+                    options => '{"base_delay": 100, "max_age": 50}');
+SELECT count(pg_temp.emit(n, 'Hurried')) FROM generate_series(15, 16) n;
+SELECT mp_fail(token, event_id, 'transient', 'no answer') FROM mp_claim('hurried', 1);
+SELECT count(*) FROM mp_claim('hurried', 1, 10);
+SELECT pg_temp.clock_goes(11) IS NOT NULL AS later;
+SELECT * FROM mp_claim('hurried');
+SELECT e.detail, l.reason, l.retry_count, l.error_message
+  FROM meal_planner.dead_letter l JOIN meal_planner.event e USING (account, position)
+ WHERE l.subscription = 'hurried' ORDER BY l.position;
+SELECT mp_unsubscribe('hurried');
+
 -- A lease made shorter ends sooner.
 SELECT count(pg_temp.emit(n)) FROM generate_series(21, 22) n;
 SELECT * FROM pg_temp.take('a', lease => 3600);
