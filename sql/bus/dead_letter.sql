@@ -209,8 +209,8 @@ BEGIN
         RETURN letter.status;
     END IF;
     SELECT s.mode INTO mode FROM meal_planner.subscription s WHERE s.name = letter.subscription;
-    IF mode IS NULL OR mode = 'pull' THEN
-        RAISE EXCEPTION 'MP409: dead letter % has no handler to run', $1
+    IF mode IS NULL THEN
+        RAISE EXCEPTION 'MP409: dead letter % has no subscription to run', $1
             USING ERRCODE = 'MP409',
                   DETAIL = format('Its subscription is "%s".', letter.subscription),
                   HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
@@ -223,7 +223,9 @@ BEGIN
 
     INSERT INTO meal_planner.delivery
            (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
-    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, 1, meal_planner.clock(),
+    VALUES (letter.account, letter.subscription, letter.position, letter.event_id,
+            -- a consumer's claim counts its attempt itself
+            CASE mode WHEN 'pull' THEN 0 ELSE 1 END, meal_planner.clock(),
             coalesce($2, letter.corrected_detail),
             -- one that does not block its key has given its place in the order up
             letter.order_key)
@@ -237,11 +239,14 @@ BEGIN
            replay_count = l.replay_count + 1,
            corrected_detail = coalesce($2, l.corrected_detail)
      WHERE l.account = letter.account AND l.id = letter.id;
+    IF mode = 'pull' THEN
+        RETURN 'retry';
+    END IF;
     RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
-'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when there is no handler';
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. Of a pull subscription the next claim gets it, from attempt 1 on: retry. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone';
 
 CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

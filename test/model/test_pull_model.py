@@ -120,9 +120,22 @@ class Delivery:
         self.due = (now[0] + (delay if retry_after is None else retry_after), now[1])
         return "retry"
 
+    def finish(self):
+        self.state = "done"
+        if self.letter:
+            self.letter[0] = "resolved"
+
+    def replay(self, now):
+        self.state = "waiting"
+        self.attempt = 0
+        self.due = now
+        self.failed_at = None
+        self.letter[0] = "replaying"
+
     def die(self, error_type, reason):
         self.state = "dead"
-        self.letter = ["dead", error_type, reason, self.attempt - 1, 1]
+        # one that is reopened raises an alert of its own
+        self.letter = ["dead", error_type, reason, self.attempt - 1, (self.letter[4] if self.letter else 0) + 1]
         return "dead"
 
 
@@ -461,7 +474,7 @@ class Bus(RuleBasedStateMachine):
         if live:
             for key in list(claim.held) if keys is None else keys:
                 if key in claim.held:
-                    claim.held[key].state = "done"
+                    claim.held[key].finish()
                     claim.settle(key)
 
     def refused(self, code, session, statement, *arguments):
@@ -574,9 +587,11 @@ class Bus(RuleBasedStateMachine):
     @precondition(lambda self: self.dead())
     @rule(data=st.data())
     def replay(self, data):
-        # there is no handler that could be run
         queue, delivery = data.draw(st.sampled_from(self.dead()))
-        self.refused("MP409", 0, "SELECT mp_replay_dlq(%s)", self.letter_id(queue, delivery))
+        letter = self.letter_id(queue, delivery)
+        assert consumers[0].value("SELECT mp_replay_dlq(%s)", letter) == "retry"
+        delivery.replay(self.now)
+        assert consumers[0].value("SELECT mp_replay_dlq(%s)", letter) == "replaying"
 
     @precondition(lambda self: len(self.claims) >= self.claims_drained + 6)
     @rule()

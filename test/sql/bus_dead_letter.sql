@@ -203,7 +203,11 @@ SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'mailer';
 -- Nobody to run.
 SELECT pg_temp.refusal(format('SELECT mp_replay_dlq(%s)', :letter));
 SELECT mp_subscribe('mailer', '{"detail-type": ["Mail"]}', mode => 'pull');
-SELECT pg_temp.refusal(format('SELECT mp_replay_dlq(%s)', id)) FROM mp_dlq WHERE subscription = 'mailer';
+-- A consumer: the next one that claims.
+SELECT mp_replay_dlq(id, '{"to": "cook"}') FROM mp_dlq WHERE subscription = 'mailer';
+SELECT status FROM mp_dlq WHERE subscription = 'mailer';
+SELECT mp_ack(token), attempt, event -> 'detail' AS detail FROM mp_claim('mailer');
+SELECT status, replay_count FROM mp_dlq WHERE subscription = 'mailer';
 -- Bad arguments.
 SELECT mp_send_to_dlq(:'event_id', 'crash', 'x');
 SELECT mp_send_to_dlq(:'event_id', NULL, 'x');
