@@ -13,6 +13,7 @@ same time: a time is (seconds, number of the statement that set it).
 MP_MODEL_EXAMPLES sets how many sequences are tried (default 150).
 """
 
+import itertools
 import json
 import os
 import unittest
@@ -23,25 +24,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (RuleBasedStateMachine, initialize, invariant, precondition, rule,
                                  run_state_machine_as_test)
+from pull_model import Claim, Delivery, Event, Policy, Queue
 
 CONSUMERS = 3
 KEY_TTL = 86400     # of an idempotency key
 SOURCE = "pull model"
-
-
-class Policy:
-    def __init__(self, types, max_attempts, base_delay, multiplier, max_age=None):
-        self.types = types
-        self.options = {"max_attempts": max_attempts, "base_delay": base_delay, "multiplier": multiplier,
-                        "start": "earliest"}
-        if max_age:
-            self.options["max_age"] = max_age
-        self.max_attempts = max_attempts
-        self.max_age = max_age
-
-    def delay(self, attempt):
-        """After a failed attempt."""
-        return self.options["base_delay"] * self.options["multiplier"] ** (attempt - 1)
 
 
 POLICIES = {
@@ -49,13 +36,16 @@ POLICIES = {
     "pull hasty": Policy(["Pulled A", "Pulled B"], 4, 300, 3, max_age=3450),
     "pull once": Policy(["Pulled B"], 1, 1000, 1),
     "pull brief": Policy(["Pulled A", "Pulled B"], 3, 1000, 1, max_age=450),
+    "pull ordered": Policy(["Pulled A", "Pulled B"], 3, 1000, 2, order_key="dish"),
+    "pull blocking": Policy(["Pulled A", "Pulled B"], 2, 300, 1, order_key="dish", on_dead="block_key"),
 }
 
 # Where everything is, as far as the tables tell.
 STATE = """
 SELECT json_build_object(
     'deliveries', (SELECT coalesce(json_agg(json_build_array(d.account, d.subscription, d.position, d.event_id, d.attempt,
-                          round(extract(epoch FROM d.next_attempt_at - c.now) / 100)::int, d.token)), '[]')
+                          CASE WHEN d.next_attempt_at < 'infinity'
+                               THEN round(extract(epoch FROM d.next_attempt_at - c.now) / 100)::int END, d.token)), '[]')
                      FROM meal_planner.delivery d WHERE d.account = ANY (a.accounts) AND d.subscription LIKE 'pull %%'),
     'claims', (SELECT coalesce(json_agg(json_build_array(l.account, l.subscription, l.number, l.token,
                       l.after_position, l.up_to, l.settled, l.remaining, l.deliveries, l.worker,
@@ -83,108 +73,6 @@ def setUpModule():
                          json.dumps({"source": [SOURCE], "detail-type": policy.types}), json.dumps(policy.options))
 
 
-class Event:
-    def __init__(self, key, account, event_id, detail_type, deliver_after):
-        self.key = key                      # in detail; the number of the event
-        self.account = account
-        self.id = event_id
-        self.detail_type = detail_type
-        self.deliver_after = deliver_after  # None: at once
-        self.position = None                # read from the log
-
-
-class Delivery:
-    """What one subscription has of one event.  state: waiting, held, dead or done."""
-
-    def __init__(self, event, policy, state, attempt=0, due=None):
-        self.event = event
-        self.policy = policy
-        self.state = state
-        self.attempt = attempt      # the one that runs or ran last
-        self.due = due
-        self.failed_at = None       # the first time
-        self.letter = None          # [status, error type, reason, retry count, alerts]
-
-    def fail(self, now, permanent, retry_after=None):
-        """Returns what mp_fail does."""
-        if self.failed_at is None:
-            self.failed_at = now[0]
-        delay = self.policy.delay(self.attempt)
-        if permanent:
-            return self.die("permanent", "permanent")
-        if self.attempt >= self.policy.max_attempts:
-            return self.die("transient", "max_attempts")
-        if self.policy.max_age and now[0] - self.failed_at + delay > self.policy.max_age:
-            return self.die("transient", "max_age")
-        self.state = "waiting"
-        self.due = (now[0] + (delay if retry_after is None else retry_after), now[1])
-        return "retry"
-
-    def finish(self):
-        self.state = "done"
-        if self.letter:
-            self.letter[0] = "resolved"
-
-    def replay(self, now):
-        self.state = "waiting"
-        self.attempt = 0
-        self.due = now
-        self.failed_at = None
-        self.letter[0] = "replaying"
-
-    def die(self, error_type, reason):
-        self.state = "dead"
-        # one that is reopened raises an alert of its own
-        self.letter = ["dead", error_type, reason, self.attempt - 1, (self.letter[4] if self.letter else 0) + 1]
-        return "dead"
-
-
-class Claim:
-    def __init__(self, queue, token, consumer, held, stretch, lease_until):
-        self.queue = queue
-        self.token = token
-        self.consumer = consumer
-        self.held = held                # {key: Delivery}
-        self.stretch = stretch          # numbers of the log (first, behind the last), or None
-        self.has_deliveries = any(delivery.due is not None for delivery in held.values())
-        self.lease_until = lease_until
-
-    def __repr__(self):
-        return "%s of %s" % (self.token, self.queue)
-
-    def is_live(self, now):
-        return self in self.queue.claims and self.lease_until > now[0]
-
-    def settle(self, key):
-        del self.held[key]
-        if not self.held:
-            self.queue.claims.remove(self)
-
-
-class Queue:
-    """One subscription in one account."""
-
-    def __init__(self, account, name):
-        self.account = account
-        self.name = name
-        self.policy = POLICIES[name]
-        self.passed = 0         # events of the account's log that were read
-        self.deliveries = {}    # by key, of the passed events that match
-        self.claims = []        # whose rows are there
-
-    def __repr__(self):
-        return "%s in %s" % (self.name, self.account)
-
-    def matches(self, event):
-        return event.detail_type in self.policy.types
-
-    def expire(self, now):
-        for claim in [claim for claim in self.claims if claim.lease_until <= now[0]]:
-            self.claims.remove(claim)
-            for delivery in claim.held.values():
-                delivery.fail(now, permanent=False)
-
-
 class Bus(RuleBasedStateMachine):
     examples = 0
 
@@ -192,7 +80,7 @@ class Bus(RuleBasedStateMachine):
         super().__init__()
         Bus.examples += 1
         self.accounts = ["pull %d%s" % (Bus.examples, half) for half in "ab"]
-        self.events = []                                        # by key
+        self.events = []                                        # by number
         self.logs = {account: [] for account in self.accounts}  # of events
         self.streams = {(account, stream): [] for account in self.accounts for stream in "xy"}
         self.keys = {}              # (account, idempotency key): (event, stream, time)
@@ -204,10 +92,10 @@ class Bus(RuleBasedStateMachine):
         self.log_changed = False
 
     @initialize(names=st.sampled_from([["pull patient"], ["pull hasty"], ["pull hasty", "pull once"],
-                                       ["pull patient", "pull brief"], ["pull brief"],
-                                       ["pull patient", "pull once"]]))
+                                       ["pull patient", "pull brief"], ["pull brief", "pull once"],
+                                       ["pull ordered"], ["pull blocking"], ["pull ordered", "pull blocking"]]))
     def subscribe(self, names):
-        self.queues = [Queue(account, name) for account in self.accounts for name in names]
+        self.queues = [Queue(account, name, POLICIES[name], self.logs[account]) for account in self.accounts for name in names]
 
     def teardown(self):
         for consumer in consumers:
@@ -225,11 +113,11 @@ class Bus(RuleBasedStateMachine):
 
     # ---- the log
 
-    def detail(self, key):
-        return json.dumps({"key": key})
+    def detail(self, number, dish):
+        return json.dumps({"number": number, "dish": dish})
 
-    def append(self, account, event_id, detail_type, stream=None, deliver_after=None):
-        event = Event(len(self.events), account, event_id, detail_type, deliver_after)
+    def append(self, account, event_id, detail_type, dish, stream=None, deliver_after=None):
+        event = Event(len(self.events), account, event_id, detail_type, dish, deliver_after)
         self.events.append(event)
         self.logs[account].append(event)
         if stream:
@@ -240,19 +128,20 @@ class Bus(RuleBasedStateMachine):
     types = st.sampled_from(["Pulled A", "Pulled B"])
     halves = st.sampled_from([0, 0, 1])
     sessions = st.integers(0, CONSUMERS - 1)
+    dishes = st.sampled_from(["cake", "cake", "soup", None])
     stream_names = st.sampled_from([None, None, "x", "y"])
 
-    @rule(session=sessions, half=halves, detail_type=types, stream=stream_names, versioned=st.booleans(),
+    @rule(session=sessions, half=halves, detail_type=types, dish=dishes, stream=stream_names, versioned=st.booleans(),
           wait=st.sampled_from([None, None, None, 0, 500, 3000]))
-    def emit(self, session, half, detail_type, stream, versioned, wait):
+    def emit(self, session, half, detail_type, dish, stream, versioned, wait):
         account = self.accounts[half]
         due = None if wait is None else (self.now[0] + wait, self.statements)
         event_id = consumers[session].value(
             """SELECT mp_emit_event(%s, %s, %s, account => %s, stream => %s, expected_version => %s,
                                     deliver_after => meal_planner.clock() + make_interval(secs => %s))""",
-            detail_type, self.detail(len(self.events)), SOURCE, account, stream,
+            detail_type, self.detail(len(self.events), dish), SOURCE, account, stream,
             len(self.streams[account, stream]) if stream and versioned else None, wait)
-        self.append(account, event_id, detail_type, stream, due)
+        self.append(account, event_id, detail_type, dish, stream, due)
 
     @rule(half=halves, stream=st.sampled_from(["x", "y"]), wrong=st.sampled_from([-1, 1, 5]))
     def emit_at_a_wrong_version(self, half, stream, wrong):
@@ -260,7 +149,7 @@ class Bus(RuleBasedStateMachine):
         actual = len(self.streams[account, stream])
         try:
             consumers[0].run("SELECT mp_emit_event('Pulled A', %s, %s, account => %s, stream => %s, expected_version => %s)",
-                             self.detail(-1), SOURCE, account, stream, actual + wrong if actual else abs(wrong))
+                             self.detail(-1, None), SOURCE, account, stream, actual + wrong if actual else abs(wrong))
         except psycopg2.Error as error:
             assert error.pgcode == "MP409", error
             assert error.diag.message_detail == "The actual version is %d." % actual
@@ -274,14 +163,14 @@ class Bus(RuleBasedStateMachine):
         known = self.keys.get((account, key))
         if known and known[2] + KEY_TTL <= self.now[0]:
             known = None
-        detail = self.detail(len(self.events) if not known or other_content else known[0].key)
-        detail_type = "Pulled A"
+        number, detail_type, dish = len(self.events), "Pulled A", "soup"
         if known and not other_content:
-            stream, detail_type = known[1], known[0].detail_type
+            event, stream, _ = known
+            number, detail_type, dish = event.number, event.detail_type, event.dish
         try:
             event_id = consumers[session].value(
                 "SELECT mp_emit_event(%s, %s, %s, account => %s, stream => %s, idempotency_key => %s)",
-                detail_type, detail, SOURCE, account, stream, key)
+                detail_type, self.detail(number, dish), SOURCE, account, stream, key)
         except psycopg2.Error as error:
             assert known and other_content and error.pgcode == "MP422", error
             return
@@ -289,19 +178,20 @@ class Bus(RuleBasedStateMachine):
         if known:
             assert event_id == known[0].id
         else:
-            self.keys[account, key] = (self.append(account, event_id, detail_type, stream), stream, self.now[0])
+            event = self.append(account, event_id, detail_type, dish, stream)
+            self.keys[account, key] = (event, stream, self.now[0])
 
     @rule(session=sessions, half=halves,
-          batch=st.lists(st.tuples(types, stream_names, st.sampled_from([None, None, None, "k1", "k3"]),
+          batch=st.lists(st.tuples(types, dishes, stream_names, st.sampled_from([None, None, None, "k1", "k3"]),
                                    st.sampled_from([True, True, True, False])), min_size=1, max_size=5))
     def put_events(self, session, half, batch):
         account = self.accounts[half]
         entries = []
-        expected = []       # the error code, or (type, stream, idempotency key) of an event
+        expected = []       # the error code, or (type, dish, stream, idempotency key) of an event
         fresh = set()       # keys that the batch is the first to use
-        key = len(self.events)
-        for detail_type, stream, idempotency_key, good in batch:
-            detail = self.detail(key)
+        number = len(self.events)
+        for detail_type, dish, stream, idempotency_key, good in batch:
+            detail = self.detail(number, dish)
             known = self.keys.get((account, idempotency_key))
             if known and known[2] + KEY_TTL <= self.now[0]:
                 known = None
@@ -311,10 +201,10 @@ class Bus(RuleBasedStateMachine):
             elif known or idempotency_key in fresh:
                 expected.append("IdempotencyConflict")      # each detail is another
             else:
-                expected.append((detail_type, stream, idempotency_key))
+                expected.append((detail_type, dish, stream, idempotency_key))
                 if idempotency_key:
                     fresh.add(idempotency_key)
-                key += 1
+                number += 1
             entries.append({"Source": SOURCE, "DetailType": detail_type, "Stream": stream,
                             "IdempotencyKey": idempotency_key, "Detail": detail})
         answer = consumers[session].value("SELECT mp_put_events(%s, %s)", json.dumps(entries), account)
@@ -324,26 +214,12 @@ class Bus(RuleBasedStateMachine):
             if isinstance(want, str):
                 assert found.get("ErrorCode") == want, (found, want)
             else:
-                detail_type, stream, idempotency_key = want
-                event = self.append(account, found["EventId"], detail_type, stream)
+                detail_type, dish, stream, idempotency_key = want
+                event = self.append(account, found["EventId"], detail_type, dish, stream)
                 if idempotency_key:
                     self.keys[account, idempotency_key] = (event, stream, self.now[0])
 
     # ---- claiming
-
-    def predict(self, queue, limit, now):
-        """(due deliveries in the order in which they are due, events of the log, how far it is read)."""
-        due = sorted((delivery for delivery in queue.deliveries.values()
-                      if delivery.state == "waiting" and delivery.due[0] <= now[0]), key=lambda d: d.due)
-        log = self.logs[queue.account]
-        taken = []
-        reached = queue.passed
-        while len(due) + len(taken) < limit and reached < len(log):
-            event = log[reached]
-            if queue.matches(event) and (event.deliver_after is None or event.deliver_after[0] <= now[0]):
-                taken.append(event)
-            reached += 1
-        return due, taken, reached
 
     def call_claim(self, session, queue, limit, lease):
         return consumers[session].rows("SELECT token, event_id, attempt, event FROM mp_claim(%s, %s, %s, %s, %s)",
@@ -356,47 +232,47 @@ class Bus(RuleBasedStateMachine):
             assert found == [], "a paused subscription hands out events"
             return None
         now = self.now
-        queue.expire(now)
-        due, taken, reached = self.predict(queue, limit, now)
-        count = min(limit, len(due))
-        assert [(event_id, attempt) for _, event_id, attempt, _ in found[count:]] == [(e.id, 1) for e in taken]
-
-        # Of what one statement made due at the same time any may come first.
-        chosen = [queue.deliveries[self.key_of(event)] for _, _, _, event in found[:count]]
-        assert [d.due for d in sorted(chosen, key=lambda d: d.due)] == [d.due for d in due[:count]]
-        assert all(delivery in due for delivery in chosen)
-        assert [(event_id, attempt) for _, event_id, attempt, _ in found[:count]] == [
-            (d.event.id, d.attempt + 1) for d in sorted(chosen, key=lambda d: d.event.key)]
-
-        for _, event_id, _, envelope in found:
-            event = self.events[self.key_of(envelope)]
+        ended = queue.expire(now)
+        events = [self.events[envelope["detail"]["number"]] for _, _, _, envelope in found]
+        for event, (_, event_id, _, envelope) in zip(events, found):
+            assert event_id == event.id
             assert (envelope["id"], envelope["detail-type"], envelope["account"]) == (
-                event_id, event.detail_type, event.account)
-
-        # Read, though not handed out: delayed.
-        for event in self.logs[queue.account][queue.passed:reached]:
-            if queue.matches(event) and event not in taken:
-                queue.deliveries[event.key] = Delivery(event, queue.policy, "waiting", due=event.deliver_after)
-        stretch = (queue.passed, reached) if taken else None
-        queue.passed = reached
-        for delivery in chosen:
-            delivery.state = "held"
-            delivery.attempt += 1
-        held = {delivery.event.key: delivery for delivery in chosen}
-        for event in taken:
-            held[event.key] = queue.deliveries[event.key] = Delivery(event, queue.policy, "held", attempt=1)
-        if not held:
+                event.id, event.detail_type, event.account)
+        rows = [(event, attempt) for event, (_, _, attempt, _) in zip(events, found)]
+        passed = queue.passed
+        if queue.policy.ordered:
+            queue.check_ordered_claim(rows, limit, now, bool(ended))
+        else:
+            from_log = queue.check_claim(rows, limit, now)
+        if not found:
             return None
-        tokens = {token for token, _, _, _ in found}
-        assert len(tokens) == 1 and tokens.isdisjoint(claim.token for claim in self.claims)
-        claim = Claim(queue, tokens.pop(), "consumer %d" % session, held, stretch, now[0] + lease)
+
+        token = found[0][0]
+        assert {row[0] for row in found} == {token} and token not in {claim.token for claim in self.claims}
+        stretch = (passed, queue.passed)
+        if queue.policy.ordered:
+            stretch, from_log = self.stretch_of(session, token, queue, events)
+        for event, attempt in rows:
+            queue.deliveries[event.number].state = "held"
+            queue.deliveries[event.number].attempt = attempt
+        held = {event.number: queue.deliveries[event.number] for event in events}
+        claim = Claim(queue, token, "consumer %d" % session, held, from_log, stretch if from_log else None,
+                      now[0] + lease)
         queue.claims.append(claim)
         self.claims.append(claim)
         return claim
 
-    @staticmethod
-    def key_of(envelope):
-        return envelope["detail"]["key"]
+    def stretch_of(self, session, token, queue, events):
+        """Which events a claim passes, and leaves where they are, is left to the server where there is an order."""
+        if self.log_changed:
+            self.compare_log()
+        after_position, up_to, settled = consumers[session].rows(
+            "SELECT after_position, up_to, settled FROM meal_planner.consumer_claim WHERE token = %s", token)[0]
+        if up_to is None:
+            return None, set()
+        places = [place for place, event in enumerate(queue.log) if after_position < event.position <= up_to]
+        return (places[0], places[-1] + 1), {event.number for event in events if after_position < event.position <= up_to
+                                             and event.position not in settled}
 
     limits = st.sampled_from([1, 2, 3, 5, 100])
     leases = st.sampled_from([100, 300, 1000, 5000])
@@ -407,8 +283,7 @@ class Bus(RuleBasedStateMachine):
 
     def due_queues(self):
         return [queue for queue in self.queues if queue.name not in self.paused and any(
-            delivery.state == "waiting" and delivery.due[0] <= Database.offset
-            for delivery in queue.deliveries.values())]
+            delivery.is_due((Database.offset, 0)) for delivery in queue.deliveries.values())]
 
     @precondition(lambda self: self.due_queues())
     @rule(data=st.data(), session=sessions, limit=limits, lease=leases)
@@ -422,15 +297,15 @@ class Bus(RuleBasedStateMachine):
         self.call_claim(session, queue, limit, 300)
         consumers[session].run("ROLLBACK")
 
-    @rule(data=st.data(), session=sessions, detail_type=types)
-    def claim_before_the_event_is_committed(self, data, session, detail_type):
+    @rule(data=st.data(), session=sessions, detail_type=types, dish=dishes)
+    def claim_before_the_event_is_committed(self, data, session, detail_type, dish):
         queue = data.draw(st.sampled_from(self.queues))
         consumers[session].run("BEGIN")
         event_id = consumers[session].value("SELECT mp_emit_event(%s, %s, %s, account => %s)", detail_type,
-                                            self.detail(len(self.events)), SOURCE, queue.account)
+                                            self.detail(len(self.events), dish), SOURCE, queue.account)
         self.claim(session, queue, 100, 300)
         consumers[session].run("COMMIT")
-        self.append(queue.account, event_id, detail_type)
+        self.append(queue.account, event_id, detail_type, dish)
 
     # ---- what becomes of a claim
 
@@ -441,41 +316,41 @@ class Bus(RuleBasedStateMachine):
 
     def draw_event(self, data, claim):
         """Of the claim, mostly; of its account, of anybody."""
-        return data.draw(st.sampled_from(list(claim.held) * 3 + [e.key for e in self.logs[claim.queue.account][-8:]] +
+        return data.draw(st.sampled_from(list(claim.held) * 3 + [e.number for e in claim.queue.log[-8:]] +
                                          [len(self.events) - 1]))
 
-    def find(self, claim, key):
+    def find(self, claim, number):
         """The delivery; None when it was settled; KeyError when it never was of this claim."""
-        if key in claim.held:
-            return claim.held[key]
-        event = self.events[key]
+        if number in claim.held:
+            return claim.held[number]
+        event = self.events[number]
         if event.account != claim.queue.account:
-            raise KeyError(key)
-        place = self.logs[event.account].index(event)
+            raise KeyError(number)
+        place = claim.queue.log.index(event)
         in_stretch = claim.stretch and claim.stretch[0] <= place < claim.stretch[1]
         # Nothing is kept of the deliveries that a claim has settled.
         if not in_stretch and not claim.has_deliveries:
-            raise KeyError(key)
+            raise KeyError(number)
         return None
 
-    def acknowledge(self, session, claim, keys):
-        """All when keys is None."""
+    def acknowledge(self, session, claim, numbers):
+        """All when numbers is None."""
         live = claim.is_live(self.now)
         statement = "SELECT mp_ack(%s, %s::uuid[])"
-        ids = None if keys is None else [self.events[key].id for key in keys]
+        ids = None if numbers is None else [self.events[number].id for number in numbers]
         try:
-            for key in keys or []:
-                self.find(claim, key)
+            for number in numbers or []:
+                self.find(claim, number)
         except KeyError:
             if live:
                 self.refused("MP404", session, statement, claim.token, ids)
                 return
         assert consumers[session].value(statement, claim.token, ids) == live
         if live:
-            for key in list(claim.held) if keys is None else keys:
-                if key in claim.held:
-                    claim.held[key].finish()
-                    claim.settle(key)
+            for number in list(claim.held) if numbers is None else numbers:
+                if number in claim.held:
+                    claim.held[number].finish()
+                    claim.settle(number)
 
     def refused(self, code, session, statement, *arguments):
         try:
@@ -497,29 +372,28 @@ class Bus(RuleBasedStateMachine):
     @rule(data=st.data(), session=sessions, count=st.integers(0, 3), twice=st.booleans())
     def ack_some(self, data, session, count, twice):
         claim = self.draw_claim(data)
-        keys = [self.draw_event(data, claim) for _ in range(count)]
-        self.acknowledge(session, claim, keys + keys[:1] if twice else keys)
+        numbers = [self.draw_event(data, claim) for _ in range(count)]
+        self.acknowledge(session, claim, numbers + numbers[:1] if twice else numbers)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), session=sessions, permanent=st.sampled_from([False, False, False, True]),
           retry_after=st.sampled_from([None, None, None, 0, 200, 4000]))
     def fail(self, data, session, permanent, retry_after):
         claim = self.draw_claim(data)
-        key = self.draw_event(data, claim)
+        number = self.draw_event(data, claim)
         now = self.now
         statement = "SELECT mp_fail(%s, %s, %s, 'the model says so', %s)"
-        arguments = (claim.token, self.events[key].id, "permanent" if permanent else "transient", retry_after)
+        arguments = (claim.token, self.events[number].id, "permanent" if permanent else "transient", retry_after)
         delivery = None
         if claim.is_live(now):
             try:
-                delivery = self.find(claim, key)
+                delivery = self.find(claim, number)
             except KeyError:
                 self.refused("MP404", session, statement, *arguments)
                 return
         outcome = consumers[session].value(statement, *arguments)
         if delivery:
-            assert outcome == delivery.fail(now, permanent, retry_after)
-            claim.settle(key)
+            assert outcome == claim.fail(number, now, permanent, retry_after)
         else:
             assert outcome == "lease_lost"
 
@@ -579,15 +453,21 @@ class Bus(RuleBasedStateMachine):
     @precondition(lambda self: self.dead())
     @rule(data=st.data())
     def discard(self, data):
-        queue, delivery = data.draw(st.sampled_from(self.dead()))
+        self.give_up(*data.draw(st.sampled_from(self.dead())))
+
+    def give_up(self, queue, delivery):
         consumers[0].run("SELECT mp_discard_dlq(%s, 'the model says so')", self.letter_id(queue, delivery))
         delivery.state = "done"
         delivery.letter[0] = "discarded"
 
-    @precondition(lambda self: self.dead())
+    def replayable(self):
+        """One that has given its place in an order up is replayed outside of it: not modelled."""
+        return [(queue, delivery) for queue, delivery in self.dead() if queue.policy.block_key or not queue.policy.ordered]
+
+    @precondition(lambda self: self.replayable())
     @rule(data=st.data())
     def replay(self, data):
-        queue, delivery = data.draw(st.sampled_from(self.dead()))
+        queue, delivery = data.draw(st.sampled_from(self.replayable()))
         letter = self.letter_id(queue, delivery)
         assert consumers[0].value("SELECT mp_replay_dlq(%s)", letter) == "retry"
         delivery.replay(self.now)
@@ -605,12 +485,18 @@ class Bus(RuleBasedStateMachine):
                 self.acknowledge(0, claim, None)
         Database.advance(10000)     # longer than any lease, delay or deliver_after
         for queue in self.queues:
-            while queue.claims or queue.passed < len(self.logs[queue.account]) or any(
-                    delivery.state == "waiting" for delivery in queue.deliveries.values()):
+            for calls in itertools.count():
+                self.every_event_is_where_the_model_has_it()
+                if queue.is_done():
+                    break
+                assert calls < 3 * len(queue.log) + 3, "what is left does not come"
                 claim = self.claim(0, queue, 4, 300)
                 if claim:
                     self.acknowledge(1, claim, None)
                 else:
+                    for dead_queue, delivery in self.dead():
+                        if dead_queue is queue and queue.policy.block_key:
+                            self.give_up(queue, delivery)
                     Database.advance(10000)
         self.claims_drained = len(self.claims)
         for table in ("delivery", "consumer_claim"):
@@ -646,10 +532,15 @@ class Bus(RuleBasedStateMachine):
             self.compare(queue, *own)
 
     def compare(self, queue, deliveries, claims, cursors, letters):
-        log = self.logs[queue.account]
+        log = queue.log
         by_position = {event.position: event for event in log}
         now = Database.offset
 
+        if queue.policy.ordered:
+            # How far it reads beyond what it hands out is not laid down.
+            before, queue.passed = queue.passed, sum(event.position <= row[0] for row in cursors for event in log)
+            assert queue.passed >= before
+            queue.know_all()
         cursor = log[queue.passed - 1].position if queue.passed else 0
         assert [row[0] for row in cursors] == ([cursor] if queue.passed else [])
         # What the cursor says of the claims: nobody looks before that.
@@ -659,51 +550,61 @@ class Bus(RuleBasedStateMachine):
                 assert next_expiry is not None and next_expiry <= lease_until
 
         # Every place that an event has.
-        places = {event.key: [] for event in log}
+        places = {event.number: [] for event in log}
         for event in log:
             if event.position > cursor:
-                places[event.key].append("not reached")
+                places[event.number].append("not reached")
         tokens = {row[0]: row[1] for row in claims}
         held = {token: set() for token in tokens.values()}
         for position, event_id, attempt, due, number in deliveries:
             event = by_position[position]
             assert event.id == event_id
             if number is None:
-                places[event.key].append(("waiting", attempt, due))
+                places[event.number].append(("waiting", attempt, due))
             else:
-                places[event.key].append(("held", attempt, tokens[number]))
-                held[tokens[number]].add(event.key)
+                places[event.number].append(("held", attempt, tokens[number]))
+                held[tokens[number]].add(event.number)
         for _, token, after_position, up_to, settled, *_ in claims:
             for event in log:
                 if after_position is not None and after_position < event.position <= up_to and (
                         queue.matches(event) and event.position not in settled):
-                    places[event.key].append(("held", 1, token))
-                    held[token].add(event.key)
+                    places[event.number].append(("held", 1, token))
+                    held[token].add(event.number)
         for position, _, status, error_type, reason, retry_count, _ in letters:
             if status == "dead":
-                places[by_position[position].key].append(("dead", error_type, reason, retry_count))
+                places[by_position[position].number].append(("dead", error_type, reason, retry_count))
 
-        holder = {key: claim.token for claim in queue.claims for key in claim.held}
+        holder = {number: claim.token for claim in queue.claims for number in claim.held}
         for place, event in enumerate(log):
-            delivery = queue.deliveries.get(event.key)
+            delivery = queue.deliveries.get(event.number)
             if place >= queue.passed:
                 expected = ["not reached"]
             elif delivery is None or delivery.state == "done":
                 expected = []
             elif delivery.state == "waiting":
-                expected = [("waiting", delivery.attempt, (delivery.due[0] - now) // 100)]
+                expected = [("waiting", delivery.attempt, self.due_of(queue, delivery, places[event.number]))]
             elif delivery.state == "held":
-                expected = [("held", delivery.attempt, holder[event.key])]
+                expected = [("held", delivery.attempt, holder[event.number])]
             else:
                 expected = [("dead", *delivery.letter[1:4])]
-            assert places[event.key] == expected, (queue.name, event.key, places[event.key], expected)
+            assert places[event.number] == expected, (queue.name, event.number, places[event.number], expected)
+            assert place < queue.passed or delivery is None or (delivery.state, delivery.attempt) == ("waiting", 0)
 
         assert {token: (held[token], remaining, has_deliveries, worker, lease)
                 for _, token, _, _, _, remaining, has_deliveries, worker, lease, _ in claims} == {
             claim.token: (set(claim.held), len(claim.held), claim.has_deliveries, claim.consumer,
                           (claim.lease_until - now) // 100) for claim in queue.claims}
-        assert {by_position[row[0]].key: row[2:] for row in letters} == {
-            key: delivery.letter for key, delivery in queue.deliveries.items() if delivery.letter}
+        assert {by_position[row[0]].number: row[2:] for row in letters} == {
+            number: delivery.letter for number, delivery in queue.deliveries.items() if delivery.letter}
+
+    def due_of(self, queue, delivery, found):
+        """When a delivery has to be due; with an order, that of found where it may differ."""
+        due = (delivery.due[0] - Database.offset) // 100
+        if queue.policy.ordered and due <= 0 and len(found) == 1 and found[0][0] == "waiting":
+            waits = queue.behind(delivery) or queue.holds_key(delivery.event.dish)
+            if found[0][2] is None and waits or found[0][2] is not None and found[0][2] <= 0:
+                return found[0][2]
+        return due
 
 
 class PullModel(unittest.TestCase):
