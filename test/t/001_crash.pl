@@ -505,7 +505,7 @@ cmp_ok(count("SELECT 1 FROM handed h WHERE h.kind = 'ok' AND h.attempt > 1"), '>
 # The control: told not to wait for the disk, the server loses what it had
 # acknowledged, and this test sees it.  All else holds all the same.
 $node->safe_psql('postgres', 'ALTER SYSTEM SET wal_writer_delay = 10000');
-$node->safe_psql('postgres', 'ALTER SYSTEM SET wal_writer_flush_after = 0');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET wal_writer_flush_after = 131072');
 $node->safe_psql('postgres', 'ALTER SYSTEM SET synchronous_commit = off');
 $node->restart;
 crash_round(100, '', sub { $node->kill9; MealPlannerCluster::start_again($node) });
