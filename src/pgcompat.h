@@ -40,6 +40,15 @@
 #define mp_lock_held(tag, mode) LockHeldByMe((tag), (mode))
 #endif
 
+/* 16 can leave out indexes that a new version of a row does not need. */
+#if PG_VERSION_NUM >= 160000
+#define mp_insert_index_tuples(target, slot, estate) \
+	ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define mp_insert_index_tuples(target, slot, estate) \
+	ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL)
+#endif
+
 /* 15 introduced the request hook; 14 asks from _PG_init itself. */
 #if PG_VERSION_NUM >= 150000
 #define MP_HAVE_SHMEM_REQUEST_HOOK 1

@@ -34,7 +34,9 @@ COMMENT ON COLUMN meal_planner.event.hops IS 'how many handlers stand between th
 -- Where an event goes when its partition could not be made in time.  The
 -- sweep and the emitters make partitions ahead, so it stays empty; rows that
 -- land here are moved when the partition of their time is made.
-CREATE TABLE meal_planner.event_default PARTITION OF meal_planner.event DEFAULT;
+-- Whoever reads an event reads its detail: one of some 2 KB stays in its row, two
+-- of the largest to a page, which costs less than to compress it or move it out.
+CREATE TABLE meal_planner.event_default PARTITION OF meal_planner.event DEFAULT WITH (toast_tuple_target = 4080);
 ALTER TABLE meal_planner.event_default ADD CONSTRAINT event_default_pkey PRIMARY KEY (account, position);
 CREATE UNIQUE INDEX event_default_stream ON meal_planner.event_default (account, stream, version)
     WHERE stream IS NOT NULL;
@@ -82,7 +84,8 @@ BEGIN
       FROM meal_planner.event_partition p WHERE p.lower > at_position;
     partition := 'event_' || to_char(meal_planner.position_time(low) AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MISS');
 
-    EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL)', partition);
+    EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL) WITH (toast_tuple_target = 4080)',
+                   partition);
     -- Lock order: parent, then default, as ATTACH takes them.  Readers of the
     -- log share the default.
     LOCK TABLE meal_planner.event_default IN ACCESS EXCLUSIVE MODE;

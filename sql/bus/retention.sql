@@ -145,7 +145,8 @@ BEGIN
         WHEN SQLSTATE 'MP000' THEN NULL; -- it could be had, and is free again
     END;
     IF keep THEN
-        EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL)', kept);
+        EXECUTE format('CREATE TABLE meal_planner.%I (LIKE meal_planner.event INCLUDING ALL) WITH (toast_tuple_target = 4080)',
+                       kept);
         EXECUTE format('INSERT INTO meal_planner.%I SELECT e.* FROM %s e
                          WHERE (e.account, e.position) IN (%s)', kept, $1, letters);
         EXECUTE format('ALTER TABLE meal_planner.%I ADD CONSTRAINT %I PRIMARY KEY (account, position)',

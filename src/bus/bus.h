@@ -48,6 +48,14 @@ typedef enum MpEventColumn
 	MP_EVENT_COLUMNS
 } MpEventColumn;
 
+typedef struct MpColumn
+{
+	const char *name;
+	Oid			type;
+} MpColumn;
+
+extern const MpColumn mp_event_columns[MP_EVENT_COLUMNS];
+
 /* An event as the server's values; they live as long as their maker says. */
 typedef struct MpEvent
 {

@@ -11,11 +11,19 @@
 #include "access/tupdesc.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
+
+const MpColumn mp_event_columns[MP_EVENT_COLUMNS] = {
+	{"account", TEXTOID}, {"position", INT8OID}, {"id", UUIDOID}, {"detail_type", TEXTOID},
+	{"source", TEXTOID}, {"time", TIMESTAMPTZOID}, {"region", TEXTOID}, {"resources", TEXTARRAYOID},
+	{"detail", JSONBOID}, {"stream", TEXTOID}, {"version", INT8OID}, {"deliver_after", TIMESTAMPTZOID},
+	{"idempotency_key", TEXTOID}, {"hops", INT2OID}
+};
 
 static Oid	event_relation = InvalidOid;
 static Oid	event_type = InvalidOid;

@@ -75,11 +75,6 @@ mp_recording_end(void)
 	batch_events = NULL;
 }
 
-static const char *const column_names[MP_EVENT_COLUMNS] = {
-	"account", "position", "id", "detail_type", "source", "time", "region", "resources",
-	"detail", "stream", "version", "deliver_after", "idempotency_key", "hops"
-};
-
 /*
  * The columns by name: a partition made by hand or restored could have them in
  * another order than its parent.
@@ -88,12 +83,12 @@ static int
 attribute_of_column(TupleDesc desc, MpEventColumn column)
 {
 	if ((int) column < desc->natts &&
-		strcmp(NameStr(TupleDescAttr(desc, column)->attname), column_names[column]) == 0)
+		strcmp(NameStr(TupleDescAttr(desc, column)->attname), mp_event_columns[column].name) == 0)
 		return column;
 	for (int attribute = 0; attribute < desc->natts; attribute++)
-		if (strcmp(NameStr(TupleDescAttr(desc, attribute)->attname), column_names[column]) == 0)
+		if (strcmp(NameStr(TupleDescAttr(desc, attribute)->attname), mp_event_columns[column].name) == 0)
 			return attribute;
-	elog(ERROR, "event has no column \"%s\"", column_names[column]);
+	elog(ERROR, "event has no column \"%s\"", mp_event_columns[column].name);
 	return -1;					/* keep the compiler quiet */
 }
 

@@ -171,6 +171,7 @@ draft_of_arguments(FunctionCallInfo fcinfo)
 static void
 insert_event(MpEvent *event)
 {
+	/* for a row that has to be routed */
 	static MpPlan plan = {
 		.sql = "INSERT INTO meal_planner.event (account, position, id, detail_type, source, time, region,"
 		" resources, detail, stream, version, deliver_after, idempotency_key, hops)"
@@ -180,7 +181,8 @@ insert_event(MpEvent *event)
 	};
 
 	mp_recording_begin(mp_event_position(event), mp_event_position(event));
-	mp_plan_execute(&plan, event->values, event->nulls, 0);
+	if (!mp_insert_into_partition(event))
+		mp_plan_execute(&plan, event->values, event->nulls, 0);
 }
 
 static void
@@ -275,7 +277,6 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 			return state == MP_KEY_SAME ? MP_DUPLICATE : MP_KEY_REUSED;
 		}
 	}
-	mp_partition_settle(place.position, place.position);
 
 	mp_event_of_draft(draft, &place, &event);
 	insert_event(&event);

@@ -59,6 +59,12 @@ extern MpAppendOutcome mp_append(const MpDraft *draft, MpAppendResult *result);
 extern void mp_append_batch(const MpDraft *drafts, int count,
 							MpAppendOutcome *outcomes, MpAppendResult *results);
 
+/*
+ * insert.c: puts a row straight into its partition; false: it has none that is
+ * known, or needs a statement on the log's table.  SPI is connected.
+ */
+extern bool mp_insert_into_partition(const MpEvent *event);
+
 /* Where and when a draft becomes an event. */
 typedef struct MpPlace
 {

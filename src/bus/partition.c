@@ -52,12 +52,13 @@ typedef struct PartitionShared
 static PartitionShared *shared = NULL;
 
 /*
- * Bounds of a partition that this backend has seen: positions between them need
- * no look at the catalog.  Forgotten when a transaction aborts, which may have
- * been the one that made it, and when partitions come or go.
+ * A partition that this backend has seen, and its bounds: positions between
+ * them need no look at the catalog.  Forgotten when a transaction aborts, which
+ * may have been the one that made it, and when partitions come or go.
  */
 static int64 partition_lower = 0;
 static int64 partition_upper = 0;
+static Oid	partition = InvalidOid;
 static Oid	partitioned_relation = InvalidOid;
 
 Size
@@ -129,7 +130,7 @@ static bool
 look_up_partition(int64 position)
 {
 	static MpPlan plan = {
-		.sql = "SELECT p.lower, p.upper FROM meal_planner.event_partition p"
+		.sql = "SELECT p.lower, p.upper, p.partition FROM meal_planner.event_partition p"
 		" WHERE p.lower OPERATOR(pg_catalog.<=) $1 AND p.upper OPERATOR(pg_catalog.>) $1",
 	.types = {INT8OID}};
 	Datum		value = Int64GetDatum(position);
@@ -141,6 +142,7 @@ look_up_partition(int64 position)
 		return false;
 	partition_lower = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	partition_upper = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	partition = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull));
 	return true;
 }
 
@@ -275,6 +277,26 @@ mp_partition_settle(int64 first, int64 last)
 	LockRelationOid(mp_event_relation(), RowExclusiveLock);
 	LockRelationOid(default_partition(), RowExclusiveLock);
 	(void) look_up_partition(last);
+}
+
+/*
+ * The locks are those of an INSERT, in its order.  The first one keeps the
+ * partition attached, and taking it brings the news of one that was not: only
+ * then what is known counts.
+ */
+Oid
+mp_partition_lock(int64 position)
+{
+	Oid			relation;
+
+	LockRelationOid(mp_event_relation(), RowExclusiveLock);
+	if (!is_known(position, position))
+		mp_partition_settle(position, position);
+	if (!is_known(position, position))
+		return InvalidOid;
+	relation = partition;
+	LockRelationOid(relation, RowExclusiveLock);
+	return is_known(position, position) ? relation : InvalidOid;
 }
 
 int64

@@ -32,4 +32,10 @@ extern int64 mp_partition_recent(void);
  */
 extern void mp_partition_settle(int64 first, int64 last);
 
+/*
+ * The same for one row.  Returns its partition, locked as for an INSERT until
+ * the transaction ends; InvalidOid: it goes through the log's own table.
+ */
+extern Oid	mp_partition_lock(int64 position);
+
 #endif							/* MP_BUS_PARTITION_H */
