@@ -12,6 +12,7 @@ CREATE TABLE meal_planner.delivery (
     next_attempt_at timestamptz NOT NULL,
     token           bigint,
     order_key       text,
+    replay_name     text,
     detail          jsonb,
     first_failed_at timestamptz,
     "sqlstate"      text,
@@ -30,6 +31,7 @@ COMMENT ON COLUMN meal_planner.delivery.token IS
 'the worker that runs it now, which holds a lock of that number for as long as it lives; or the number of the consumer''s claim that holds it';
 COMMENT ON COLUMN meal_planner.delivery.order_key IS
 'value of the subscription''s order_key in the event; NULL: it has no order';
+COMMENT ON COLUMN meal_planner.delivery.replay_name IS 'the replay (mp_replay) that delivers the event; NULL: none does';
 COMMENT ON COLUMN meal_planner.delivery.next_attempt_at IS
 'when it is due; infinity: blocked, something of its order_key comes first';
 COMMENT ON COLUMN meal_planner.delivery.detail IS 'corrected detail of a replay; NULL: the event''s own';
@@ -44,33 +46,36 @@ CREATE INDEX delivery_running ON meal_planner.delivery (token) WHERE token IS NO
 SELECT pg_extension_config_dump('meal_planner.delivery', '');
 
 CREATE FUNCTION meal_planner.schedule_delivery(
-    account text, subscription text, "position" bigint, event_id uuid, due timestamptz, order_key text)
+    account text, subscription text, "position" bigint, event_id uuid, due timestamptz, order_key text,
+    replay_name text DEFAULT NULL)
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at, order_key)
-    VALUES ($1, $2, $3, $4, $5, $6)
+    INSERT INTO meal_planner.delivery
+           (account, subscription, position, event_id, next_attempt_at, order_key, replay_name)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
     ON CONFLICT (account, subscription, position) DO NOTHING
 $$;
-COMMENT ON FUNCTION meal_planner.schedule_delivery(text, text, bigint, uuid, timestamptz, text) IS
+COMMENT ON FUNCTION meal_planner.schedule_delivery(text, text, bigint, uuid, timestamptz, text, text) IS
 'a delivery without a failure: a delayed event, one that met a paused subscription, or one that waits for another of its key';
 
 CREATE FUNCTION meal_planner.record_retry(
     account text, subscription text, "position" bigint, event_id uuid, attempt int, crashes int, delay float8,
     "sqlstate" text, error_message text, error_detail text, error_hint text, error_context text,
-    order_key text DEFAULT NULL)
+    order_key text DEFAULT NULL, replay_name text DEFAULT NULL)
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO meal_planner.delivery AS d
            (account, subscription, position, event_id, attempt, crashes, next_attempt_at, first_failed_at,
-            "sqlstate", error_message, error_detail, error_hint, error_context, order_key)
+            "sqlstate", error_message, error_detail, error_hint, error_context, order_key,
+            replay_name)
     -- without an attempt it has not failed: its age does not count yet
     VALUES ($1, $2, $3, $4, $5, $6, meal_planner.clock() + make_interval(secs => $7),
             CASE WHEN $5 > 0 THEN meal_planner.clock() END,
-            $8, $9, $10, $11, $12, $13)
+            $8, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (account, subscription, position) DO UPDATE
        SET attempt = excluded.attempt,
            crashes = excluded.crashes,
@@ -83,7 +88,7 @@ AS $$
            error_hint = excluded.error_hint,
            error_context = excluded.error_context
 $$;
-COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text) IS
+COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text, text) IS
 'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count';
 
 -- C: runs the handler of a delivery whose row the caller owns or has locked.

@@ -18,7 +18,7 @@ SELECT p.profile, o.object
     ('sweeper', ARRAY['mp_sweep', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_retain', 'sweep_run',
                       'sweep_sleep', 'next_due']),
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
-                       'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
+                       'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq', 'mp_replay', 'mp_cancel_replay', 'mp_replays',
                        'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_alerts', 'mp_event_rates',
                        'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
                        'mp_handler_stats', 'handler_stats'])

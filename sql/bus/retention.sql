@@ -68,6 +68,15 @@ BEGIN
     IF FOUND THEN
         RETURN holder;
     END IF;
+    SELECT format('replay of subscription "%s" in account "%s"', r.subscription, r.account) INTO holder
+      FROM meal_planner.replay r
+     WHERE r.up_to >= low
+       AND (SELECT max(c.position) FROM meal_planner.replay_cursor c
+             WHERE c.account = r.account AND c.subscription = r.subscription AND c.replay = r.id) < high - 1
+     LIMIT 1;
+    IF FOUND THEN
+        RETURN holder;
+    END IF;
     SELECT format('claim of subscription "%s" in account "%s"', c.subscription, c.account) INTO holder
       FROM meal_planner.consumer_claim c WHERE c.up_to >= low AND c.after_position < high LIMIT 1;
     IF FOUND THEN

@@ -121,7 +121,7 @@ BEGIN
         RAISE EXCEPTION 'MP409: the mode of a subscription can only be changed in a READ COMMITTED transaction'
             USING ERRCODE = 'MP409', HINT = 'retry=no. Call mp_subscribe in a transaction of its own.';
     END IF;
-    IF s.mode = 'worker' THEN
+    IF s.mode <> 'pull' THEN -- also an inline one may have a replay
         LOCK TABLE meal_planner.worker_batch IN EXCLUSIVE MODE;
         DELETE FROM meal_planner.worker_batch b WHERE b.subscription = s.name;
     END IF;

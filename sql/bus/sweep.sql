@@ -11,20 +11,23 @@ CREATE TABLE meal_planner.worker_batch (
     after_position bigint NOT NULL,
     up_to          bigint NOT NULL,
     token          bigint NOT NULL,
-    PRIMARY KEY (account, subscription, after_position)
+    replay         bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (account, subscription, replay, after_position)
 );
 COMMENT ON TABLE meal_planner.worker_batch IS
 'stretches of the log that a worker is running right now; the key keeps two workers from the same stretch';
+COMMENT ON COLUMN meal_planner.worker_batch.replay IS 'the replay that it is a stretch of; 0: it is new in the log';
 SELECT pg_extension_config_dump('meal_planner.worker_batch', '');
 
 CREATE TYPE meal_planner.claim AS (
     account      text,
     subscription text,
     position     bigint,
-    up_to        bigint
+    up_to        bigint,
+    replay       bigint
 );
 COMMENT ON TYPE meal_planner.claim IS
-'a unit of work: a delivery (up_to NULL) or the stretch of the log after position up to up_to';
+'a unit of work: a delivery (up_to NULL) or the stretch of the log after position up to up_to; replay 0 for one that is new';
 
 CREATE FUNCTION @extschema@.mp_unsubscribe(name text, deliveries text DEFAULT 'dead_letter') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -48,7 +51,9 @@ BEGIN
         RAISE EXCEPTION 'MP409: subscription "%" has live deliveries', name
             USING ERRCODE = 'MP409', HINT = 'retry=yes. Let the sweep or the consumers finish them, or say dead_letter or discard.';
     END IF;
+    DELETE FROM meal_planner.replay r WHERE r.subscription = mp_unsubscribe.name;
     DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
+    DELETE FROM meal_planner.replay_cursor c WHERE c.subscription = name;
     IF deliveries IS DISTINCT FROM 'discard' THEN
         -- what consumers hold are deliveries, too
         PERFORM meal_planner.expire_claim(c.account, c.subscription, c.number, 0, false)
@@ -116,12 +121,19 @@ AS 'MODULE_PATHNAME', 'mp_worker_is_dead';
 COMMENT ON FUNCTION meal_planner.worker_is_dead(bigint) IS
 'true when nobody holds the lock of that token; the lock is then held to the end of this transaction';
 
-CREATE FUNCTION meal_planner.run_batch(account text, subscription text, after_position bigint, up_to bigint)
+CREATE FUNCTION meal_planner.sweep_turn() RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_turn';
+COMMENT ON FUNCTION meal_planner.sweep_turn() IS
+'true at every other call of this session''s sweep: where two kinds of work are there they take turns';
+
+CREATE FUNCTION meal_planner.run_batch(
+    account text, subscription text, after_position bigint, up_to bigint, replay bigint DEFAULT 0)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_run_batch';
-COMMENT ON FUNCTION meal_planner.run_batch(text, text, bigint, bigint) IS
-'runs the handler of a worker subscription for a stretch of the log; failures become deliveries';
+COMMENT ON FUNCTION meal_planner.run_batch(text, text, bigint, bigint, bigint) IS
+'runs the handler of a worker subscription, or that of any for a replay, for a stretch of the log; failures become deliveries';
 
 -- What dead workers left behind.  A delivery that was running counts a crash.
 -- A batch does not tell which of its events killed the worker: it is taken
@@ -159,19 +171,27 @@ BEGIN
         LOOP
             WITH taken AS (
                 INSERT INTO meal_planner.delivery AS d (account, subscription, position, event_id, next_attempt_at,
-                                                        order_key)
+                                                        order_key, replay_name)
                 SELECT e.account, batch.subscription, e.position, e.id,
                        greatest(meal_planner.clock(), e.deliver_after),
-                       meal_planner.order_key(s.options ->> 'order_key', e)
+                       meal_planner.order_key(s.options ->> 'order_key', e), r.name
                   FROM meal_planner.event e
                   JOIN meal_planner.subscription s ON s.name = batch.subscription
+                  LEFT JOIN meal_planner.replay r ON r.account = batch.account
+                                                 AND r.subscription = batch.subscription AND r.id = batch.replay
                  WHERE e.account = batch.account AND e.position > batch.after_position AND e.position <= batch.up_to
-                   AND meal_planner.matches(s.pattern, e)
+                   AND meal_planner.matches(s.pattern, e) AND coalesce(meal_planner.matches(r.pattern, e), true)
                 ON CONFLICT DO NOTHING
                 RETURNING d.position, d.next_attempt_at)
             -- a delayed event was not run
             SELECT array_agg(t.position) INTO isolated FROM taken t WHERE t.next_attempt_at <= meal_planner.clock();
-            PERFORM meal_planner.move_cursor(batch.account, batch.subscription, batch.after_position, batch.up_to);
+            IF batch.replay = 0 THEN
+                PERFORM meal_planner.move_cursor(batch.account, batch.subscription, batch.after_position, batch.up_to);
+            ELSE
+                PERFORM meal_planner.move_replay(batch.account, batch.subscription, batch.replay,
+                                                 batch.after_position, batch.up_to,
+                                                 coalesce(cardinality(isolated), 0));
+            END IF;
             IF cardinality(isolated) = 1 THEN
                 UPDATE meal_planner.delivery d
                    SET attempt = 1
@@ -235,7 +255,7 @@ AS $$
     DELETE FROM meal_planner.subscription_cursor c
      WHERE c.account = $1 AND c.subscription = $2 AND c.position = $3;
     DELETE FROM meal_planner.worker_batch b
-     WHERE b.account = $1 AND b.subscription = $2 AND b.after_position = $3;
+     WHERE b.account = $1 AND b.subscription = $2 AND b.replay = 0 AND b.after_position = $3;
 $$;
 COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 'ends a batch: the cursor moves from after_position to up_to';
@@ -307,7 +327,7 @@ BEGIN
             UPDATE meal_planner.delivery u
                SET token = $1, attempt = u.attempt + 1
              WHERE u.account = source.account AND u.subscription = source.subscription AND u.position = due.position;
-            RETURN (source.account, source.subscription, due.position, NULL::bigint);
+            RETURN (source.account, source.subscription, due.position, NULL::bigint, 0::bigint);
         END LOOP;
     END LOOP;
     RETURN NULL;
@@ -355,19 +375,91 @@ BEGIN
         -- The cursor may have moved between the reading and the claim.
         IF greatest(meal_planner.cursor_position(source.account, source.name), source.cursor) <> source.cursor THEN
             DELETE FROM meal_planner.worker_batch b
-             WHERE b.account = source.account AND b.subscription = source.name AND b.after_position = source.cursor;
+             WHERE b.account = source.account AND b.subscription = source.name
+               AND b.replay = 0 AND b.after_position = source.cursor;
             CONTINUE;
         END IF;
         IF NOT matched THEN
             PERFORM meal_planner.move_cursor(source.account, source.name, source.cursor, last);
         END IF;
-        RETURN (source.account, source.name, source.cursor, CASE WHEN matched THEN last ELSE source.cursor END);
+        RETURN (source.account, source.name, source.cursor, CASE WHEN matched THEN last ELSE source.cursor END,
+                0::bigint);
     END LOOP;
     RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.claim_batch(bigint, int) IS
 'claims the next events of the worker subscription that is furthest behind; up_to equal to position: they matched nothing and are passed already';
+
+CREATE FUNCTION meal_planner.replay_queues(OUT account text, OUT subscription text, OUT replay bigint, OUT due timestamptz)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.account, r.subscription, r.id, cursor.due
+      FROM (SELECT DISTINCT ON (p.account, p.subscription) p.account, p.subscription, p.id
+              FROM meal_planner.replay p
+             ORDER BY p.account, p.subscription, p.id) r
+      JOIN meal_planner.subscription s ON s.name = r.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
+                                      AND NOT meal_planner.is_broken(s.name),
+           LATERAL (SELECT c.position, c.due FROM meal_planner.replay_cursor c
+                     WHERE c.account = r.account AND c.subscription = r.subscription AND c.replay = r.id
+                     ORDER BY c.account DESC, c.subscription DESC, c.replay DESC, c.position DESC
+                     LIMIT 1) cursor
+     WHERE NOT EXISTS (SELECT FROM meal_planner.worker_batch b
+                        WHERE b.account = r.account AND b.subscription = r.subscription AND b.replay = r.id
+                          AND b.after_position = cursor.position)
+$$;
+COMMENT ON FUNCTION meal_planner.replay_queues() IS
+'replays for the sweep, the first of each subscription in an account, and when the next stretch of each is due; not those that a worker is running';
+
+CREATE FUNCTION meal_planner.claim_replay(token bigint, max_events int DEFAULT 50) RETURNS meal_planner.claim
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    source  record;
+    stretch meal_planner.replay_stretch;
+BEGIN
+    FOR source IN
+        SELECT q.account, q.subscription, q.replay FROM meal_planner.replay_queues() q
+         WHERE q.due <= meal_planner.clock()
+         ORDER BY q.due, q.replay
+    LOOP
+        stretch := meal_planner.next_stretch(source.account, source.subscription, source.replay, max_events);
+        CONTINUE WHEN stretch.name IS NULL;
+        INSERT INTO meal_planner.worker_batch (account, subscription, replay, after_position, up_to, token)
+        VALUES (source.account, source.subscription, source.replay, stretch.after_position,
+                coalesce(stretch.up_to, stretch.after_position), $1)
+        ON CONFLICT DO NOTHING;
+        CONTINUE WHEN NOT FOUND;
+        -- It may have been run and passed between the reading and the claim.
+        IF NOT EXISTS (SELECT FROM meal_planner.replay_cursor c
+                        WHERE c.account = source.account AND c.subscription = source.subscription
+                          AND c.replay = source.replay AND c.position = stretch.after_position) THEN
+            DELETE FROM meal_planner.worker_batch b
+             WHERE b.account = source.account AND b.subscription = source.subscription
+               AND b.replay = source.replay AND b.after_position = stretch.after_position;
+            CONTINUE;
+        END IF;
+        IF stretch.up_to IS NOT NULL AND stretch.events = 0 THEN
+            PERFORM meal_planner.move_replay(source.account, source.subscription, source.replay,
+                                             stretch.after_position, stretch.up_to, 0);
+        ELSIF stretch.up_to IS NULL THEN
+            DELETE FROM meal_planner.worker_batch b
+             WHERE b.account = source.account AND b.subscription = source.subscription
+               AND b.replay = source.replay AND b.after_position = stretch.after_position;
+            PERFORM meal_planner.end_replay(source.account, source.subscription, source.replay);
+        END IF;
+        RETURN (source.account, source.subscription, stretch.after_position,
+                CASE WHEN stretch.events > 0 THEN stretch.up_to ELSE stretch.after_position END, source.replay);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.claim_replay(bigint, int) IS
+'claims the next stretch of the replay that has waited longest, or ends one; up_to equal to position: there is nothing to run';
 
 CREATE FUNCTION meal_planner.sweep_claim(token bigint) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -383,8 +475,20 @@ BEGIN
     PERFORM meal_planner.end_stale_appends();
     PERFORM meal_planner.reap_dead_workers();
     claimed := meal_planner.claim_delivery(token);
-    IF claimed.account IS NULL THEN
+    IF claimed.account IS NOT NULL THEN
+        RETURN claimed;
+    END IF;
+    -- Neither keeps the other waiting for ever.
+    IF meal_planner.sweep_turn() THEN
+        claimed := meal_planner.claim_replay(token);
+        IF claimed.account IS NULL THEN
+            claimed := meal_planner.claim_batch(token);
+        END IF;
+    ELSE
         claimed := meal_planner.claim_batch(token);
+        IF claimed.account IS NULL THEN
+            claimed := meal_planner.claim_replay(token);
+        END IF;
     END IF;
     RETURN claimed;
 END
@@ -410,11 +514,13 @@ BEGIN
     ELSIF claimed.up_to > claimed.position THEN
         PERFORM FROM meal_planner.worker_batch b
           WHERE b.account = claimed.account AND b.subscription = claimed.subscription
-            AND b.after_position = claimed.position AND b.up_to = claimed.up_to
+            AND b.replay = coalesce(claimed.replay, 0) AND b.after_position = claimed.position
+            AND b.up_to = claimed.up_to
             AND b.token = meal_planner.sweep_token()
             FOR UPDATE;
         IF FOUND THEN
-            PERFORM meal_planner.run_batch(claimed.account, claimed.subscription, claimed.position, claimed.up_to);
+            PERFORM meal_planner.run_batch(claimed.account, claimed.subscription, claimed.position, claimed.up_to,
+                                           coalesce(claimed.replay, 0));
         END IF;
     END IF;
 END
@@ -456,9 +562,10 @@ CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT min(q.due) FROM meal_planner.delivery_queues() q
+    SELECT least((SELECT min(d.due) FROM meal_planner.delivery_queues() d),
+                 (SELECT min(r.due) FROM meal_planner.replay_queues() r))
 $$;
-COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery is due';
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery or stretch of a replay is due';
 
 -- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
 -- operator and nothing unqualified in the body.

@@ -61,6 +61,7 @@ typedef struct MpEvent
 {
 	Datum		values[MP_EVENT_COLUMNS];
 	bool		nulls[MP_EVENT_COLUMNS];
+	const text *replay_name;	/* it is delivered by a replay of that name; NULL: by none */
 } MpEvent;
 
 /* What mp_event_from_columns wants to be selected first, from "meal_planner.event e". */

@@ -118,6 +118,7 @@ mp_event_from_row(HeapTupleHeader row, MpEvent *event)
 	heap_deform_tuple(&tuple, desc, values, nulls);
 	memcpy(event->values, values, sizeof(event->values));
 	memcpy(event->nulls, nulls, sizeof(event->nulls));
+	event->replay_name = NULL;
 	ReleaseTupleDesc(desc);
 	pfree(values);
 	pfree(nulls);
@@ -146,6 +147,7 @@ mp_event_from_columns(HeapTuple row, TupleDesc desc, MpEvent *event)
 	heap_deform_tuple(row, desc, values, nulls);
 	memcpy(event->values, values, sizeof(event->values));
 	memcpy(event->nulls, nulls, sizeof(event->nulls));
+	event->replay_name = NULL;
 }
 
 /* An event as a value of type meal_planner.event, the argument of handlers. */

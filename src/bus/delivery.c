@@ -24,14 +24,16 @@ void
 mp_delivery_schedule(const MpSubscription *subscription, const MpEvent *event, TimestampTz due)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.schedule_delivery($1, $2, $3, $4, $5, $6)",
-	.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TIMESTAMPTZOID, TEXTOID}};
-	bool		nulls[6] = {false};
-	Datum		values[6] = {
+		.sql = "SELECT meal_planner.schedule_delivery($1, $2, $3, $4, $5, $6, $7)",
+	.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}};
+	bool		nulls[7] = {false};
+	Datum		values[7] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID], TimestampTzGetDatum(due),
-		mp_order_key(subscription, event, &nulls[5])
+		mp_order_key(subscription, event, &nulls[5]), PointerGetDatum(event->replay_name)
 	};
+
+	nulls[6] = event->replay_name == NULL;
 
 	mp_spi_connect();
 	mp_plan_execute(&plan, values, nulls, 1);
@@ -82,20 +84,22 @@ record_retry(const MpSubscription *subscription, const MpEvent *event,
 			 const MpFailedAttempt *attempt, const MpFailure *failure, double delay)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT4OID, INT4OID, FLOAT8OID,
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	bool		nulls[13] = {false};
-	Datum		values[13] = {
+	bool		nulls[14] = {false};
+	Datum		values[14] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
 		Int32GetDatum(attempt->attempt), Int32GetDatum(attempt->crashes), Float8GetDatum(delay),
 		mp_text_or_null(failure->sqlstate, &nulls[7]), mp_text_or_null(failure->message, &nulls[8]),
 		mp_text_or_null(failure->detail, &nulls[9]), mp_text_or_null(failure->hint, &nulls[10]),
-		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12])
+		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12]),
+		PointerGetDatum(event->replay_name)
 	};
 
+	nulls[13] = event->replay_name == NULL;
 	mp_plan_execute(&plan, values, nulls, 1);
 }
 
@@ -189,7 +193,7 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 	static MpPlan plan = {
 		.sql = "SELECT e, d.detail, d.attempt, d.crashes,"
 		" pg_catalog.date_part('epoch', meal_planner.clock() OPERATOR(pg_catalog.-) d.first_failed_at),"
-		" d.order_key"
+		" d.order_key, d.replay_name"
 		" FROM meal_planner.delivery d"
 		" JOIN meal_planner.event e ON e.account OPERATOR(pg_catalog.=) d.account"
 		" AND e.position OPERATOR(pg_catalog.=) d.position"
@@ -220,6 +224,8 @@ load_delivery(Datum account, Datum subscription, Datum position, Delivery *deliv
 	value = SPI_getbinval(row, desc, 5, &isnull);
 	delivery->attempt.age = isnull ? 0 : DatumGetFloat8(value);
 	delivery->key = SPI_getbinval(row, desc, 6, &delivery->keyless);
+	value = SPI_getbinval(row, desc, 7, &isnull);
+	delivery->event.replay_name = isnull ? NULL : DatumGetTextPP(value);
 	return true;
 }
 

@@ -105,6 +105,7 @@ static void
 event_of_slot(TupleTableSlot *slot, MpEvent *event)
 {
 	slot_getallattrs(slot);
+	event->replay_name = NULL;
 	for (int column = 0; column < MP_EVENT_COLUMNS; column++)
 	{
 		int			attribute = attribute_of_column(slot->tts_tupleDescriptor, column);

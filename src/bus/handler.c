@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "pgcompat.h"
 #include "portability/instr_time.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -28,10 +29,23 @@
 /* How many handlers stand between the event being handled and its client. */
 static int	current_hops = 0;
 
+/* The replay that delivers the event being handled; NULL: none does. */
+static const text *current_replay = NULL;
+
+PG_FUNCTION_INFO_V1(mp_replay_name);
+
 int
 mp_handler_hops(void)
 {
 	return current_hops;
+}
+
+Datum
+mp_replay_name(PG_FUNCTION_ARGS)
+{
+	if (current_replay == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(datumCopy(PointerGetDatum(current_replay), false, -1));
 }
 
 /*
@@ -126,6 +140,7 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count, Mem
 	{
 		*at = i;
 		current_hops = mp_event_hops(&events[i]) + 1;
+		current_replay = events[i].replay_name;
 		/* each call sees what the one before did */
 		if (i > 0)
 			CommandCounterIncrement();
@@ -160,6 +175,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	ErrorContextCallback *caller_error_context = error_context_stack;
 	MemoryContext handler_memory;
 	int			caller_hops = current_hops;
+	const text *caller_replay = current_replay;
 	int			caller_running = subscription->running;
 	volatile bool succeeded = false;
 	volatile int at = 0;
@@ -179,6 +195,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		error_context_stack = NULL;
 		call_handler(subscription, events, count, handler_memory, &at, &limit);
 		current_hops = caller_hops;
+		current_replay = caller_replay;
 		error_context_stack = caller_error_context;
 		ReleaseCurrentSubTransaction();
 		succeeded = true;
@@ -194,6 +211,7 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		 * the error goes on: nobody above knows of it.
 		 */
 		current_hops = caller_hops;
+		current_replay = caller_replay;
 		subscription->running = caller_running;
 		MemoryContextSwitchTo(caller_memory);
 		error = CopyErrorData();

@@ -34,11 +34,13 @@ static int64 my_token = 0;
 static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
 static bool waiting_announced = false;
+static bool turn = false;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
 PG_FUNCTION_INFO_V1(mp_sweep_end);
 PG_FUNCTION_INFO_V1(mp_sweep_token);
 PG_FUNCTION_INFO_V1(mp_sweep_time_left);
+PG_FUNCTION_INFO_V1(mp_sweep_turn);
 PG_FUNCTION_INFO_V1(mp_sweep_sleep);
 PG_FUNCTION_INFO_V1(mp_worker_is_dead);
 PG_FUNCTION_INFO_V1(mp_run_batch);
@@ -107,6 +109,7 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 	deadline = max_seconds > 0
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
 	waiting_announced = false;
+	turn = false;
 	PG_RETURN_INT64(my_token);
 }
 
@@ -129,6 +132,13 @@ Datum
 mp_sweep_time_left(PG_FUNCTION_ARGS pg_attribute_unused())
 {
 	PG_RETURN_BOOL(deadline == 0 || GetCurrentTimestamp() < deadline);
+}
+
+Datum
+mp_sweep_turn(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	turn = !turn;
+	PG_RETURN_BOOL(!turn);
 }
 
 /*
@@ -174,23 +184,64 @@ mp_worker_is_dead(PG_FUNCTION_ARGS)
  * Batches of worker subscriptions
  * ------------------------------------------------------------------------ */
 
-/*
- * Reads a stretch of the log and keeps the events that match.  SPI is
- * connected, and the events live in its procedure context.
- */
-static int
-load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
+/* A stretch of the log and whom it is for. */
+typedef struct Batch
+{
+	Datum		account;
+	Datum		subscription;
+	Datum		after_position;
+	Datum		up_to;
+	Datum		replay;			/* 0: none */
+} Batch;
+
+/* SPI is connected. */
+static const text *
+name_of_replay(const Batch *batch)
 {
 	static MpPlan plan = {
+		.sql = "SELECT r.name FROM meal_planner.replay r WHERE r.account OPERATOR(pg_catalog.=) $1"
+		" AND r.subscription OPERATOR(pg_catalog.=) $2 AND r.id OPERATOR(pg_catalog.=) $3",
+	.types = {TEXTOID, TEXTOID, INT8OID}};
+	Datum		values[3] = {batch->account, batch->subscription, batch->replay};
+	bool		isnull;
+
+	mp_plan_execute(&plan, values, NULL, 1);
+	if (SPI_processed == 0)
+		elog(ERROR, "the replay of a batch is gone");
+	return DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Reads a stretch of the log and keeps the events that match; for a replay not
+ * those that have a delivery, which will bring them.  SPI is connected, and the
+ * events live in its procedure context.
+ */
+static int
+load_batch(MpSubscription *subscription, const Batch *batch, MpEvent **events)
+{
+	static MpPlan new_plan = {
 		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
 		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
 		" ORDER BY e.position",
 	.types = {TEXTOID, INT8OID, INT8OID}, .in_index_order = true};
+	static MpPlan replay_plan = {
+		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
+		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
+		" AND coalesce(meal_planner.matches((SELECT r.pattern FROM meal_planner.replay r"
+		" WHERE r.account OPERATOR(pg_catalog.=) $1 AND r.subscription OPERATOR(pg_catalog.=) $4"
+		" AND r.id OPERATOR(pg_catalog.=) $5), e), true)"
+		" AND NOT EXISTS (SELECT FROM meal_planner.delivery d WHERE d.account OPERATOR(pg_catalog.=) $1"
+		" AND d.subscription OPERATOR(pg_catalog.=) $4 AND d.position OPERATOR(pg_catalog.=) e.position)"
+		" ORDER BY e.position",
+	.types = {TEXTOID, INT8OID, INT8OID, TEXTOID, INT8OID}, .in_index_order = true};
+	bool		is_replay = DatumGetInt64(batch->replay) != 0;
+	const text *replay_name = is_replay ? name_of_replay(batch) : NULL;
+	Datum		values[5] = {batch->account, batch->after_position, batch->up_to, batch->subscription, batch->replay};
 	SPITupleTable *rows;
 	uint64		read;
 	int			count = 0;
 
-	mp_plan_execute(&plan, stretch, NULL, 0);
+	mp_plan_execute(is_replay ? &replay_plan : &new_plan, values, NULL, 0);
 	rows = SPI_tuptable;
 	read = SPI_processed;
 	*events = palloc(sizeof(MpEvent) * Max(read, 1));
@@ -200,6 +251,7 @@ load_batch(MpSubscription *subscription, Datum *stretch, MpEvent **events)
 		MpJson		json;
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, event);
+		event->replay_name = replay_name;
 		json = mp_json_of_event(event);
 		if (mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
 			count++;
@@ -219,11 +271,13 @@ stop_after(MpSubscription *subscription, const MpEvent *event, int64 up_to)
 		.sql = "DELETE FROM meal_planner.delivery d"
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
 		" AND d.position OPERATOR(pg_catalog.>) $3 AND d.position OPERATOR(pg_catalog.<=) $4"
-		" AND d.attempt OPERATOR(pg_catalog.=) 0 AND d.token IS NULL",
-	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
-	Datum		values[4] = {
+		" AND d.attempt OPERATOR(pg_catalog.=) 0 AND d.token IS NULL"
+		" AND coalesce(d.replay_name, ''::pg_catalog.text) OPERATOR(pg_catalog.=) $5",
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID, TEXTOID}};
+	Datum		values[5] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
-		event->values[MP_EVENT_POSITION], Int64GetDatum(up_to)
+		event->values[MP_EVENT_POSITION], Int64GetDatum(up_to),
+		event->replay_name ? PointerGetDatum(event->replay_name) : CStringGetTextDatum("")
 	};
 
 	mp_plan_execute(&plan, values, NULL, 0);
@@ -260,18 +314,40 @@ run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to
 	return up_to;
 }
 
+static void
+end_batch(const Batch *batch, int64 reached, int64 events)
+{
+	static MpPlan move_cursor = {
+		.sql = "SELECT meal_planner.move_cursor($1, $2, $3, $4)",
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
+	static MpPlan move_replay = {
+		.sql = "SELECT meal_planner.move_replay($1, $2, $5, $3, $4, $6)",
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID}};
+	Datum		values[6] = {
+		batch->account, batch->subscription, batch->after_position, Int64GetDatum(reached), batch->replay,
+		Int64GetDatum(events)
+	};
+
+	mp_plan_execute(DatumGetInt64(batch->replay) != 0 ? &move_replay : &move_cursor, values, NULL, 1);
+}
+
+static int
+count_up_to(const int64 *positions, int count, int64 reached)
+{
+	while (count > 0 && positions[count - 1] > reached)
+		count--;
+	return count;
+}
+
 Datum
 mp_run_batch(PG_FUNCTION_ARGS)
 {
-	static MpPlan move = {
-		.sql = "SELECT meal_planner.move_cursor($1, $2, $3, $4)",
-	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
-	Datum		account = PG_GETARG_DATUM(0);
-	Datum		name = PG_GETARG_DATUM(1);
-	Datum		stretch[3] = {account, PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
-	Datum		moved[4] = {account, name, PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
+	Batch		batch = {
+		PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3), PG_GETARG_DATUM(4)
+	};
 	MpSubscriptions *subscriptions = mp_subscriptions_hold();
-	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(name));
+	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(batch.subscription));
+	bool		is_replay = DatumGetInt64(batch.replay) != 0;
 
 	mp_require_read_committed();
 	mp_spi_connect();
@@ -279,13 +355,18 @@ mp_run_batch(PG_FUNCTION_ARGS)
 	 * gone or changed since the claim: its batch went with it; broken since
 	 * then: the batch waits until it is repaired
 	 */
-	if (subscription != NULL && subscription->mode == MP_WORKER && !subscription->broken)
+	if (subscription != NULL && !subscription->broken &&
+		(is_replay ? subscription->mode != MP_PULL : subscription->mode == MP_WORKER))
 	{
 		MpEvent    *events;
-		int			count = load_batch(subscription, stretch, &events);
+		int			count = load_batch(subscription, &batch, &events);
+		int64	   *positions = palloc(sizeof(int64) * Max(count, 1));
+		int64		reached;
 
-		moved[3] = Int64GetDatum(run_events(subscription, events, count, DatumGetInt64(stretch[2])));
-		mp_plan_execute(&move, moved, NULL, 1);
+		for (int i = 0; i < count; i++)
+			positions[i] = mp_event_position(&events[i]);
+		reached = run_events(subscription, events, count, DatumGetInt64(batch.up_to));
+		end_batch(&batch, reached, count_up_to(positions, count, reached));
 	}
 	mp_spi_finish();
 	mp_subscriptions_release(subscriptions);

@@ -25,6 +25,9 @@ INSERT INTO api VALUES
 ('mp_send_to_dlq', $$event_id uuid, error_type text, error_message text, retry_count integer DEFAULT 0, subscription text DEFAULT NULL::text, account text DEFAULT 'local'::text$$, 'bigint'),
 ('mp_replay_dlq', 'dlq_id bigint, detail jsonb DEFAULT NULL::jsonb', 'text'),
 ('mp_discard_dlq', 'dlq_id bigint, reason text', 'void'),
+('mp_replay', $$subscription text, from_time timestamp with time zone DEFAULT NULL::timestamp with time zone, to_time timestamp with time zone DEFAULT NULL::timestamp with time zone, pattern jsonb DEFAULT NULL::jsonb$$, 'bigint'),
+('mp_cancel_replay', 'id bigint', 'boolean'),
+('mp_replay_name', '', 'text'),
 ('mp_set_retention', $$days double precision$$, 'void'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
@@ -42,7 +45,7 @@ INSERT INTO api VALUES
 CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
-    ('issue 3', 'mp_emit_cloudevent mp_cloudevent mp_replay'),
+    ('issue 3', 'mp_emit_cloudevent mp_cloudevent'),
     ('issue 4', 'mp_check_processed mp_mark_processed mp_begin_operation mp_complete_operation mp_release_operation mp_redrive_dlq'),
     ('issue 4', 'mp_breaker_configure mp_breaker_acquire mp_breaker_report mp_breaker_force'),
     ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
@@ -60,6 +63,7 @@ INSERT INTO api_view VALUES
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
+('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
@@ -92,10 +96,10 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention') ORDER BY name;
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                'mp_claim', 'mp_ack', 'mp_fail')
+                'mp_claim', 'mp_ack', 'mp_fail', 'mp_replay')
  ORDER BY name;
 
 -- Arguments are base types, never rows: clients bind them from any language.

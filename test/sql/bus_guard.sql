@@ -36,7 +36,7 @@ SELECT name, handler_path FROM meal_planner.subscription WHERE name LIKE 'guard%
 -- A claim is only good with the token of the session that made it.
 SELECT mp_subscribe('guard worker', '{"detail-type": ["Guard"]}', 'plain_handler(meal_planner.event)', 'worker');
 SELECT mp_emit_event('Guard', '{}') IS NOT NULL AS emitted;
-SELECT meal_planner.sweep_run(ROW('local', 'guard worker', 0, 999999999999999999)::meal_planner.claim);
+SELECT meal_planner.sweep_run(ROW('local', 'guard worker', 0, 999999999999999999, 0)::meal_planner.claim);
 SELECT count(*) AS cursors FROM meal_planner.subscription_cursor;
 CALL mp_sweep();
 SELECT lag_events FROM mp_subscriptions WHERE name = 'guard worker';
@@ -89,7 +89,7 @@ BEGIN;
 SELECT meal_planner.sweep_claim(1);
 ROLLBACK;
 BEGIN;
-SELECT meal_planner.sweep_run(ROW('local', 'level worker', 0, 1)::meal_planner.claim);
+SELECT meal_planner.sweep_run(ROW('local', 'level worker', 0, 1, 0)::meal_planner.claim);
 ROLLBACK;
 BEGIN;
 SELECT meal_planner.run_batch('local', 'level worker', 0, 1);

@@ -29,7 +29,7 @@ SELECT relname, relkind, relpersistence
   FROM member JOIN pg_class ON oid = objid AND classid = 'pg_class'::regclass
  WHERE relkind IN ('r', 'p')
    AND relname IN ('alert', 'dead_letter', 'delivery', 'error_class', 'event', 'event_default', 'idempotency_key',
-                   'retention', 'shipped_subscription', 'stream', 'subscription', 'subscription_cursor', 'worker_batch')
+                   'replay', 'replay_cursor', 'retention', 'shipped_subscription', 'stream', 'subscription', 'subscription_cursor', 'worker_batch')
  ORDER BY relname;
 
 -- Settings and their limits.

@@ -32,7 +32,7 @@ BEGIN
 END
 $$;
 CREATE FUNCTION on_worker(e meal_planner.event) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO public.calls VALUES ('worker', e.id)
+    INSERT INTO public.calls VALUES (CASE WHEN public.mp_replay_name() = 'dumped' THEN 'replay' ELSE 'worker' END, e.id)
 $$;
 SELECT mp_subscribe('inline', '{"detail-type":["Dish"]}', 'on_inline(meal_planner.event)', options => '{"max_attempts":4}');
 SELECT mp_subscribe('worker', '{"detail-type":["Dish"]}', 'on_worker(meal_planner.event)', 'worker');
@@ -63,6 +63,7 @@ SELECT mp_emit_event('Dish', '{"n":55}');
 SET meal_planner.clock_offset = 900000;
 SELECT mp_emit_event('Dish', '{"n":56}');
 SELECT mp_pause_subscription('worker', 'for the dump');
+SELECT mp_replay('worker', pattern => '{"detail":{"n":[1,2]}}', name => 'dumped');
 SELECT mp_set_retention(3650.5);
 -- as retention leaves a stream whose events it has dropped
 INSERT INTO meal_planner.stream (account, stream, dropped_version) VALUES ('local', 'dropped', 7);
@@ -115,7 +116,7 @@ EOS
 
 my $original = contents($node, 'kitchen');
 
-for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor idempotency_key error_class retention))
+for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor replay replay_cursor idempotency_key error_class retention))
 {
 	isnt($original->{$table}, '', "there is something in $table");
 }
@@ -186,6 +187,8 @@ EOS
 SELECT e.detail, count(c.*) FROM meal_planner.event e LEFT JOIN calls c ON c.event_id = e.id AND c.handler = 'worker'
  WHERE e.detail_type = 'Dish' GROUP BY e.id, e.detail HAVING count(c.*) <> 1
 EOS
+	is($server->safe_psql($database, "SELECT count(*), count(DISTINCT event_id) FROM calls WHERE handler = 'replay'"), '2|2',
+		"$what: a replay that had not begun is done");
 	is($server->safe_psql($database, "SELECT reason, retry_count, status FROM mp_dlq WHERE detail_type = 'Dish' ORDER BY id"),
 		"permanent|0|dead\nmax_attempts|3|dead", "$what: the restored retry went its way to the end");
 	is($server->safe_psql($database, <<'EOS'), 'done', "$what: a restored dead letter can be replayed");
