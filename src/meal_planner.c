@@ -9,6 +9,7 @@
 #include "bus/clock.h"
 #include "bus/event.h"
 #include "bus/metrics.h"
+#include "bus/notice.h"
 #include "bus/partition.h"
 #include "bus/position.h"
 #include "bus/wakeup.h"
@@ -41,6 +42,7 @@ request_shared_memory(void)
 	RequestAddinShmemSpace(mp_position_shmem_size());
 	RequestAddinShmemSpace(mp_partition_shmem_size());
 	RequestAddinShmemSpace(mp_wakeup_shmem_size());
+	RequestAddinShmemSpace(mp_notice_shmem_size());
 	RequestAddinShmemSpace(mp_metrics_shmem_size());
 	mp_metrics_shmem_request();
 }
@@ -54,6 +56,7 @@ start_shared_memory(void)
 	mp_position_shmem_startup();
 	mp_partition_shmem_startup();
 	mp_wakeup_shmem_startup();
+	mp_notice_shmem_startup();
 	mp_metrics_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -91,6 +94,12 @@ _PG_init(void)
 							"The sweep ends the session of one that stays open longer.",
 							&in_flight_limit, 0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("meal_planner.longest_sleep",
+							"How long a sweep or consumer that waits sleeps at most before it looks again.",
+							"Commits wake it; what no commit tells is found by looking: a clock that was set, a subscription that was resumed.",
+							&mp_longest_sleep, 500, 1, 3600000,
+							PGC_SUSET, GUC_UNIT_MS | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
 	/* The rest needs shared memory, which is laid out once. */
 	if (process_shared_preload_libraries_in_progress)

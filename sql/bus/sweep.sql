@@ -113,7 +113,13 @@ CREATE FUNCTION meal_planner.sweep_sleep(due timestamptz) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_sweep_sleep';
 COMMENT ON FUNCTION meal_planner.sweep_sleep(timestamptz) IS
-'sleeps until then, until an event is committed, for half a second at most; false, at once, when the sweep''s time is up';
+'sleeps until then, until an event is committed, for meal_planner.longest_sleep at most; false, at once, when the sweep''s time is up';
+
+CREATE FUNCTION meal_planner.waiting(OUT waiters int, OUT woken bigint)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_waiting';
+COMMENT ON FUNCTION meal_planner.waiting() IS
+'how many sweeps and consumers of this server wait for an event right now, and how often one was woken since the server started';
 
 CREATE FUNCTION meal_planner.worker_is_dead(token bigint) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -490,6 +496,7 @@ BEGIN
             claimed := meal_planner.claim_replay(token);
         END IF;
     END IF;
+    PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
     RETURN claimed;
 END
 $$;

@@ -19,6 +19,7 @@
 #include "bus/position.h"
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
+#include "core/position.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -41,10 +42,6 @@
  */
 #define PAGE			250
 
-/* Never longer: the clock could be set, or the subscription resumed. */
-#define LONGEST_SLEEP_MS	500
-#define SHORTEST_SLEEP_MS	5
-
 /* A call of mp_claim. */
 typedef struct Claim
 {
@@ -66,6 +63,9 @@ typedef struct Claim
 	HTAB	   *keys;			/* order keys met, NULL without order_key */
 	ArrayBuildState *own_keys;	/* those that this claim holds */
 	bool		stuck;			/* what comes next in the log waits for its key */
+	bool		more;			/* something may be left that could be taken */
+	bool		waits;			/* it will look again when it finds nothing */
+	int64		passed;			/* looked through, without writing it down */
 	MemoryContext memory;		/* of one look for what can be claimed */
 
 	Tuplestorestate *store;
@@ -392,8 +392,9 @@ take_stretch(Claim *claim, const MpCursor *cursor, int64 bound)
 		SPI_freetuptable(rows);
 		scanned += (int) count;
 		if (count < (uint64) page || claim->stuck)
-			break;
+			return position;
 	}
+	claim->more = true;
 	return position;
 }
 
@@ -426,8 +427,10 @@ record_claim(Claim *claim, int64 after_position, int64 up_to)
 }
 
 /*
- * One look for what can be claimed, under the order lock.  Returns whether
- * something was; else *next_due says when to look again at the latest.
+ * One look for what can be claimed, under the order lock.  Returns whether the
+ * call is over: something was taken, or at least put away, which keeps the lock
+ * from others until it is committed.  Else *next_due says when to look again at
+ * the latest.
  */
 static bool
 take(Claim *claim, TimestampTz *next_due)
@@ -438,16 +441,19 @@ take(Claim *claim, TimestampTz *next_due)
 	int64		reached;
 	int64		bound;
 	bool		taken;
+	bool		put_away;
 
 	claim->now = mp_clock_now();
 	/* The bound first; the statements below take their snapshots after it. */
 	bound = mp_position_read_bound(VARDATA_ANY(claim->account), VARSIZE_ANY_EXHDR(claim->account));
 	cursor = before = mp_cursor_read(claim->account, claim->subscription, claim->name);
-	mp_cursor_expire_leases(claim->account, claim->subscription, claim->now, &cursor);
+	put_away = mp_cursor_expire_leases(claim->account, claim->subscription, claim->now, &cursor);
+	cursor.position = Max(cursor.position, claim->passed);
 
 	claim->memory = CurrentMemoryContext;
 	claim->number = 0;
 	claim->settled = claim->own_keys = NULL;
+	claim->more = false;
 	begin_keys(claim, &cursor);
 	due = next_delivery(claim);
 	if (due <= claim->now)
@@ -455,8 +461,12 @@ take(Claim *claim, TimestampTz *next_due)
 		if (claim->keys != NULL)
 			block_due(claim, &cursor);
 		take_deliveries(claim);
+		put_away = true;
 	}
 	reached = take_stretch(claim, &cursor, bound);
+	put_away |= claim->settled != NULL;
+	claim->more = claim->more &&
+		(claim->events == 0 || mp_position_tick(reached) < mp_position_tick(bound));
 
 	taken = claim->events + claim->deliveries > 0;
 	if (taken)
@@ -467,30 +477,15 @@ take(Claim *claim, TimestampTz *next_due)
 			cursor.first_claim = claim->number;
 		cursor.next_expiry = Min(cursor.next_expiry, claim->lease_until);
 	}
-	if (reached > cursor.position ||
-		cursor.first_claim != before.first_claim || cursor.next_expiry != before.next_expiry)
+	claim->passed = reached;
+	if ((taken || put_away || !claim->waits) &&
+		(reached > before.position ||
+		 cursor.first_claim != before.first_claim || cursor.next_expiry != before.next_expiry))
 		mp_cursor_write(claim->account, claim->name, &cursor, reached);
-	else if (!taken)
+	else if (!taken && !put_away)
 		mp_order_unlock(PointerGetDatum(claim->account), claim->name);
-	*next_due = Min(due, cursor.next_expiry);
-	return taken;
-}
-
-/*
- * Sleeps until an event is committed, the next delivery or lease end is due or
- * the time is up; false in the last case.
- */
-static bool
-sleep_until_due(TimestampTz due, TimestampTz deadline)
-{
-	long		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-
-	if (timeout <= 0)
-		return false;
-	if (due != DT_NOEND)
-		timeout = Min(timeout, Max(TimestampDifferenceMilliseconds(mp_clock_now(), due), SHORTEST_SLEEP_MS));
-	mp_wait(Min(timeout, LONGEST_SLEEP_MS));
-	return true;
+	*next_due = claim->more ? claim->now : Min(due, cursor.next_expiry);
+	return taken || put_away;
 }
 
 /* ------------------------------------------------------------------------
@@ -533,7 +528,10 @@ mp_claim(PG_FUNCTION_ARGS)
 	double		wait = PG_ARGISNULL(5) ? 0 : PG_GETARG_FLOAT8(5);
 	TimestampTz deadline;
 	TimestampTz due;
+	MpWaitFor	queue;
 	bool		announced = false;
+	bool		over = false;
+	bool		woken;
 
 	mp_require_preload();
 	mp_require_read_committed();
@@ -554,35 +552,41 @@ mp_claim(PG_FUNCTION_ARGS)
 	claim.name = PG_GETARG_DATUM(0);
 	claim.store = mp_begin_rows(fcinfo, &claim.desc);
 	deadline = GetCurrentTimestamp() + (int64) (wait * USECS_PER_SEC);
+	queue = mp_wait_for_claim(VARDATA_ANY(claim.account), VARSIZE_ANY_EXHDR(claim.account),
+							  TextDatumGetCString(claim.name));
 
 	for (;;)
 	{
-		bool		taken = false;
-
 		/* Who changes the mode holds the lock, too: look after taking it. */
 		(void) mp_order_lock(PointerGetDatum(claim.account), claim.name, true);
 		AcceptInvalidationMessages();
 		subscriptions = mp_subscriptions_hold();
 		claim.subscription = require_pull(subscriptions, TextDatumGetCString(claim.name));
+		claim.waits = wait > 0 && GetCurrentTimestamp() < deadline;
 		due = DT_NOEND;
 		if (!claim.subscription->paused && !claim.subscription->broken)
 		{
 			mp_spi_connect();
-			taken = take(&claim, &due);
+			over = take(&claim, &due);
 			mp_spi_finish();
 		}
 		else
 			mp_order_unlock(PointerGetDatum(claim.account), claim.name);
 		mp_subscriptions_release(subscriptions);
-		if (taken || wait == 0)
+		if (over || wait == 0)
 			break;
 
 		/* Announce the wait and look once more, so that no commit is missed. */
 		if (!announced)
-			mp_prepare_to_wait();
-		else if (!sleep_until_due(due, deadline))
+			mp_prepare_to_wait(queue);
+		else if (mp_wait_until(due, deadline))
+			(void) mp_stop_waiting();
+		else
 			break;
 		announced = !announced;
 	}
+	woken = announced && mp_stop_waiting();
+	if (woken || over)
+		mp_wake_next_at_end(queue, woken || claim.more);
 	return (Datum) 0;
 }

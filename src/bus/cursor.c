@@ -102,7 +102,7 @@ expire_claim(text *account, const MpSubscription *subscription, int64 number)
  * A claim whose row is locked is being acknowledged or extended right now: it
  * counts as out, and the next call looks again.
  */
-void
+bool
 mp_cursor_expire_leases(text *account, const MpSubscription *subscription, TimestampTz now, MpCursor *cursor)
 {
 	static MpPlan over = {
@@ -126,7 +126,7 @@ mp_cursor_expire_leases(text *account, const MpSubscription *subscription, Times
 	bool		isnull;
 
 	if (cursor->next_expiry > now)
-		return;
+		return false;
 	mp_plan_execute(&over, values, NULL, 0);
 	rows = SPI_tuptable;
 	count = SPI_processed;
@@ -139,6 +139,7 @@ mp_cursor_expire_leases(text *account, const MpSubscription *subscription, Times
 	cursor->first_claim = isnull ? 0 : DatumGetInt64(value);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	cursor->next_expiry = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	return count > 0;
 }
 
 void
@@ -178,7 +179,7 @@ mp_expire_claims(PG_FUNCTION_ARGS)
 		cursor = mp_cursor_read(account, subscription, name);
 		if (cursor.next_expiry <= mp_clock_now())
 		{
-			mp_cursor_expire_leases(account, subscription, mp_clock_now(), &cursor);
+			(void) mp_cursor_expire_leases(account, subscription, mp_clock_now(), &cursor);
 			mp_cursor_write(account, name, &cursor, cursor.stored_position);
 		}
 		mp_spi_finish();

@@ -25,9 +25,9 @@ extern void mp_cursor_write(text *account, Datum name, const MpCursor *cursor, i
 
 /*
  * Ends the leases that are over, under the order lock, and notes in the cursor which
- * claims are out.
+ * claims are out; whether there were any.
  */
-extern void mp_cursor_expire_leases(text *account, const MpSubscription *subscription, TimestampTz now,
+extern bool mp_cursor_expire_leases(text *account, const MpSubscription *subscription, TimestampTz now,
 									MpCursor *cursor);
 
 /* A lease now ends at this time, perhaps before the others. */

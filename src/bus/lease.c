@@ -14,6 +14,7 @@
 #include "bus/event_json.h"
 #include "bus/order.h"
 #include "bus/position.h"
+#include "bus/wakeup.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "core/position.h"
@@ -106,6 +107,14 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	return true;
 }
 
+/* What this transaction leaves behind may be somebody else's to claim. */
+static void
+wake_next(const Held *held)
+{
+	mp_wake_next_at_end(mp_wait_for_claim(VARDATA_ANY(held->account), VARSIZE_ANY_EXHDR(held->account),
+										  TextDatumGetCString(held->subscription)), true);
+}
+
 /* With the claim its order keys become free for others. */
 static void
 remove_claim(const Held *held)
@@ -123,6 +132,7 @@ remove_claim(const Held *held)
 	mp_plan_execute(&plan, values, NULL, 0);
 	if (!held->no_keys)
 	{
+		wake_next(held);
 		values[2] = held->keys;
 		mp_plan_execute(&release, values, NULL, 1);
 	}
@@ -257,6 +267,7 @@ finish_delivery(Held *held, int64 position)
 {
 	mp_delivery_finish(PointerGetDatum(held->account), held->subscription, Int64GetDatum(position));
 	held->remaining--;
+	wake_next(held);			/* the next one of its key is due */
 }
 
 static void
@@ -450,6 +461,7 @@ fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool perma
 		else
 			held->remaining--;
 		write_claim(held);
+		wake_next(held);
 		outcome = again ? "retry" : "dead";
 	}
 	mp_subscriptions_release(subscriptions);

@@ -50,13 +50,10 @@
 /* An account is at most 128 characters of at most four bytes. */
 #define ACCOUNT_BYTES 512
 
-/* Stands for "every account" and "several accounts" where a hash stands. */
-#define ANY_ACCOUNT 0
-
 typedef struct Slot
 {
 	pg_atomic_uint64 bound;		/* a tick; 0: nothing in flight */
-	pg_atomic_uint64 account;	/* hash of the account, or ANY_ACCOUNT */
+	pg_atomic_uint64 account;	/* hash of the account, or MP_ANY_ACCOUNT */
 	Oid			database;		/* written before bound */
 
 	/* What follows is for mp_in_flight alone, under the mutex. */
@@ -118,7 +115,7 @@ mp_position_shmem_startup(void)
 	for (int i = 0; i < shared->slots; i++)
 	{
 		pg_atomic_init_u64(&shared->slot[i].bound, 0);
-		pg_atomic_init_u64(&shared->slot[i].account, ANY_ACCOUNT);
+		pg_atomic_init_u64(&shared->slot[i].account, MP_ANY_ACCOUNT);
 		SpinLockInit(&shared->slot[i].mutex);
 	}
 }
@@ -311,30 +308,34 @@ mp_position_soon(TimestampTz now)
  * The registry
  * ------------------------------------------------------------------------ */
 
-static uint64
-account_hash(const char *account, int len)
+uint64
+mp_account_hash(const char *account, int account_len)
 {
-	uint64		hash = hash_bytes_extended((const unsigned char *) account, len, 0);
+	uint64		hash = hash_bytes_extended((const unsigned char *) account, account_len, 0);
 
-	return hash == ANY_ACCOUNT ? 1 : hash;
+	return hash == MP_ANY_ACCOUNT ? 1 : hash;
 }
 
 static void
 end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 {
+	uint64		account;
+
 	if (in_flight == NULL)
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			/* The rows are visible by now; first let readers pass, then wake. */
-			pg_atomic_write_u64(&in_flight->bound, 0);
-			in_flight = NULL;
-			mp_wake_waiters();
-			break;
 		case XACT_EVENT_ABORT:
+			/*
+			 * The rows are visible by now; first let readers pass, then wake.
+			 * Also when there are none: they may wait for what was committed
+			 * behind us.
+			 */
+			account = pg_atomic_read_u64(&in_flight->account);
 			pg_atomic_write_u64(&in_flight->bound, 0);
 			in_flight = NULL;
+			mp_wake_waiters(account);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,
@@ -353,15 +354,15 @@ static void
 register_in_flight(const char *account, int account_len)
 {
 	static bool registered = false;
-	uint64		hash = account_hash(account, account_len);
+	uint64		hash = mp_account_hash(account, account_len);
 	Slot	   *slot;
 
 	if (in_flight != NULL)
 	{
 		if (pg_atomic_read_u64(&in_flight->account) != hash &&
-			pg_atomic_read_u64(&in_flight->account) != ANY_ACCOUNT)
+			pg_atomic_read_u64(&in_flight->account) != MP_ANY_ACCOUNT)
 		{
-			pg_atomic_write_u64(&in_flight->account, ANY_ACCOUNT);
+			pg_atomic_write_u64(&in_flight->account, MP_ANY_ACCOUNT);
 			SpinLockAcquire(&in_flight->mutex);
 			in_flight->account_name[0] = '\0';
 			SpinLockRelease(&in_flight->mutex);
@@ -422,7 +423,7 @@ mp_position_append(const char *account, int account_len, int count)
 int64
 mp_position_read_bound(const char *account, int account_len)
 {
-	uint64		hash = account ? account_hash(account, account_len) : ANY_ACCOUNT;
+	uint64		hash = account ? mp_account_hash(account, account_len) : MP_ANY_ACCOUNT;
 	uint64		bound;
 
 	ensure_clock();
@@ -440,7 +441,7 @@ mp_position_read_bound(const char *account, int account_len)
 		account_of_slot = pg_atomic_read_u64(&slot->account);
 		if (slot->database != MyDatabaseId)
 			continue;
-		if (hash == ANY_ACCOUNT || account_of_slot == ANY_ACCOUNT || account_of_slot == hash)
+		if (hash == MP_ANY_ACCOUNT || account_of_slot == MP_ANY_ACCOUNT || account_of_slot == hash)
 			bound = lowest;
 	}
 	return mp_position_last_of_tick((int64) bound);

@@ -17,6 +17,11 @@ extern int	mp_append_age_limit;
 extern Size mp_position_shmem_size(void);
 extern void mp_position_shmem_startup(void);
 
+/* Stands for "every account" and "several accounts" where a hash of one stands. */
+#define MP_ANY_ACCOUNT 0
+
+extern uint64 mp_account_hash(const char *account, int account_len);
+
 /* Errors out unless the library was preloaded. */
 extern void mp_require_preload(void);
 

@@ -10,6 +10,7 @@
 #include "bus/delivery.h"
 #include "bus/dispatch.h"
 #include "bus/event_json.h"
+#include "bus/notice.h"
 #include "bus/order.h"
 #include "bus/position.h"
 #include "bus/subscription.h"
@@ -25,15 +26,10 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 
-/* Never longer: somebody could set the clock, or resume a subscription. */
-#define LONGEST_SLEEP_MS 500
-#define SHORTEST_SLEEP_MS 10
-
 /* This session's sweep. */
 static int64 my_token = 0;
 static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
-static bool waiting_announced = false;
 static bool turn = false;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
@@ -108,8 +104,8 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 	(void) LockAcquire(&my_lock, ExclusiveLock, true, false);
 	deadline = max_seconds > 0
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
-	waiting_announced = false;
 	turn = false;
+	mp_notice_begin_sweep(deadline);
 	PG_RETURN_INT64(my_token);
 }
 
@@ -148,25 +144,19 @@ mp_sweep_turn(PG_FUNCTION_ARGS pg_attribute_unused())
 Datum
 mp_sweep_sleep(PG_FUNCTION_ARGS)
 {
-	long		timeout;
+	TimestampTz due = PG_ARGISNULL(0) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(0);
+	bool		goes_on = deadline != 0 && GetCurrentTimestamp() < deadline;
 
-	if (deadline == 0 || GetCurrentTimestamp() >= deadline)
-		PG_RETURN_BOOL(false);
-	if (!waiting_announced)
+	if (goes_on && !mp_is_waiting())
 	{
-		mp_prepare_to_wait();
-		waiting_announced = true;
+		mp_prepare_to_wait((MpWaitFor) {.account = MP_ANY_ACCOUNT});
 		PG_RETURN_BOOL(true);
 	}
-
-	timeout = Min(LONGEST_SLEEP_MS, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
-	/* What is due and yet was not claimed is in another worker's hands. */
-	if (!PG_ARGISNULL(0))
-		timeout = Min(timeout, Max(TimestampDifferenceMilliseconds(mp_clock_now(), PG_GETARG_TIMESTAMPTZ(0)),
-								   SHORTEST_SLEEP_MS));
-	mp_wait(timeout);
-	waiting_announced = false;
-	PG_RETURN_BOOL(true);
+	if (goes_on)
+		(void) mp_wait_until(due, Min(deadline, mp_notice_next_look()));
+	if (mp_stop_waiting())
+		mp_notice_want();
+	PG_RETURN_BOOL(goes_on);
 }
 
 Datum
