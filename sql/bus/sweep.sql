@@ -481,11 +481,10 @@ BEGIN
     PERFORM meal_planner.end_stale_appends();
     PERFORM meal_planner.reap_dead_workers();
     claimed := meal_planner.claim_delivery(token);
+    -- Neither of the others keeps the other one waiting for ever.
     IF claimed.account IS NOT NULL THEN
-        RETURN claimed;
-    END IF;
-    -- Neither keeps the other waiting for ever.
-    IF meal_planner.sweep_turn() THEN
+        NULL;
+    ELSIF meal_planner.sweep_turn() THEN
         claimed := meal_planner.claim_replay(token);
         IF claimed.account IS NULL THEN
             claimed := meal_planner.claim_batch(token);
