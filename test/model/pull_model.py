@@ -34,6 +34,9 @@ class Event:
         self.deliver_after = deliver_after  # None: at once
         self.position = None                # read from the log
 
+    def detail(self):
+        return {"number": self.number, "dish": self.dish}
+
 
 class Delivery:
     """What one subscription has of one event.  state: waiting, held, dead or done."""
@@ -44,6 +47,8 @@ class Delivery:
         self.state = state
         self.attempt = attempt      # the one that runs or ran last
         self.due = due
+        self.key = event.dish if policy.ordered else None
+        self.corrected = None       # detail that is handed out in place of the event's own
         self.failed_at = None       # the first time
         self.letter = None          # [status, error type, reason, retry count, alerts]
 
@@ -80,6 +85,8 @@ class Delivery:
         self.due = now
         self.failed_at = None
         self.letter[0] = "replaying"
+        if not self.policy.block_key:
+            self.key = None         # it has given its place in the order up
 
     def die(self, error_type, reason):
         self.state = "dead"
@@ -98,7 +105,7 @@ class Claim:
         self.stretch = stretch          # places in the log (first, behind the last), or None
         self.has_deliveries = len(held) > len(from_log)
         # Whatever becomes of these events, their keys are the claim's to its end.
-        self.dishes = {held[number].event.dish for number in from_log} - {None} if queue.policy.ordered else set()
+        self.keys = {held[number].key for number in from_log} - {None}
         self.lease_until = lease_until
 
     def __repr__(self):
@@ -116,11 +123,10 @@ class Claim:
         delivery = self.held[number]
         outcome = delivery.fail(now, permanent, retry_after)
         self.settle(number)
-        event = delivery.event
-        if self.queue.policy.ordered and event.dish and number in self.from_log and delivery.blocks():
+        if delivery.key and number in self.from_log and delivery.blocks():
             # Later events of its key leave the claim: they were not tried.
-            for later in [d for n, d in self.held.items() if n > number and n in self.from_log and
-                          d.event.dish == event.dish]:
+            for later in [d for n, d in self.held.items()
+                          if n > number and n in self.from_log and d.key == delivery.key]:
                 later.state, later.attempt, later.due = "waiting", later.attempt - 1, now
                 self.settle(later.event.number)
         return outcome
@@ -197,15 +203,14 @@ class Queue:
 
     def behind(self, delivery):
         """What a delivery has to wait for."""
-        event = delivery.event
-        return [] if event.dish is None else [
+        return [] if delivery.key is None else [
             d for d in self.deliveries.values()
-            if d.event.dish == event.dish and d.event.number < event.number and d.blocks()]
+            if d.key == delivery.key and d.event.number < delivery.event.number and d.blocks()]
 
-    def holds_key(self, dish):
+    def holds_key(self, key):
         """Whether a claim holds it."""
-        return dish is not None and any(
-            dish in claim.dishes or any(d.event.dish == dish for d in claim.held.values()) for claim in self.claims)
+        return key is not None and any(
+            key in claim.keys or any(d.key == key for d in claim.held.values()) for claim in self.claims)
 
     def check_ordered_claim(self, found, limit, now, ended_some):
         self.know_all()
@@ -214,11 +219,11 @@ class Queue:
         for place, (delivery, (event, attempt)) in enumerate(zip(got, found)):
             assert delivery.is_due(now), "%d is not due" % event.number
             assert attempt == delivery.attempt + 1
-            assert not self.holds_key(event.dish), "%d: its key is held by another claim" % event.number
+            assert not self.holds_key(delivery.key), "%d: its key is held by another claim" % event.number
             assert all(before in got[:place] for before in self.behind(delivery)), "%d is out of order" % event.number
         # What may be handed out is, as far as there is room.  (What waited for a
         # lease that this call has ended is due only now.)
         if len(got) < limit and not ended_some:
             for delivery in self.deliveries.values():
                 assert delivery in got or not delivery.is_due(now) or self.behind(delivery) or self.holds_key(
-                    delivery.event.dish), "%d was forgotten" % delivery.event.number
+                    delivery.key), "%d was forgotten" % delivery.event.number

@@ -10,7 +10,7 @@ Time is the shifted clock.  It moves by hundreds of seconds, so that the seconds
 which really pass meanwhile decide nothing but the order of what is due at the
 same time: a time is (seconds, number of the statement that set it).
 
-MP_MODEL_EXAMPLES sets how many sequences are tried (default 150).
+MP_MODEL_EXAMPLES sets how many sequences are tried (default 100).
 """
 
 import itertools
@@ -238,6 +238,8 @@ class Bus(RuleBasedStateMachine):
             assert event_id == event.id
             assert (envelope["id"], envelope["detail-type"], envelope["account"]) == (
                 event.id, event.detail_type, event.account)
+            delivery = queue.deliveries.get(event.number)
+            assert envelope["detail"] == (delivery and delivery.corrected or event.detail())
         rows = [(event, attempt) for event, (_, _, attempt, _) in zip(events, found)]
         passed = queue.passed
         if queue.policy.ordered:
@@ -460,18 +462,19 @@ class Bus(RuleBasedStateMachine):
         delivery.state = "done"
         delivery.letter[0] = "discarded"
 
-    def replayable(self):
-        """One that has given its place in an order up is replayed outside of it: not modelled."""
-        return [(queue, delivery) for queue, delivery in self.dead() if queue.policy.block_key or not queue.policy.ordered]
-
-    @precondition(lambda self: self.replayable())
-    @rule(data=st.data())
-    def replay(self, data):
-        queue, delivery = data.draw(st.sampled_from(self.replayable()))
+    @precondition(lambda self: self.dead())
+    @rule(data=st.data(), correct=st.booleans(), dish=dishes)
+    def replay(self, data, correct, dish):
+        queue, delivery = data.draw(st.sampled_from(self.dead()))
         letter = self.letter_id(queue, delivery)
-        assert consumers[0].value("SELECT mp_replay_dlq(%s)", letter) == "retry"
+        if correct:
+            # which changes nothing about its place
+            delivery.corrected = {"number": delivery.event.number, "dish": dish}
+        assert consumers[0].value("SELECT mp_replay_dlq(%s, %s)", letter,
+                                  json.dumps(delivery.corrected) if correct else None) == "retry"
         delivery.replay(self.now)
         assert consumers[0].value("SELECT mp_replay_dlq(%s)", letter) == "replaying"
+        self.refused("MP409", 0, "SELECT mp_discard_dlq(%s, 'while it is replayed')", letter)
 
     @precondition(lambda self: len(self.claims) >= self.claims_drained + 6)
     @rule()
@@ -601,7 +604,7 @@ class Bus(RuleBasedStateMachine):
         """When a delivery has to be due; with an order, that of found where it may differ."""
         due = (delivery.due[0] - Database.offset) // 100
         if queue.policy.ordered and due <= 0 and len(found) == 1 and found[0][0] == "waiting":
-            waits = queue.behind(delivery) or queue.holds_key(delivery.event.dish)
+            waits = queue.behind(delivery) or queue.holds_key(delivery.key)
             if found[0][2] is None and waits or found[0][2] is not None and found[0][2] <= 0:
                 return found[0][2]
         return due
@@ -610,7 +613,7 @@ class Bus(RuleBasedStateMachine):
 class PullModel(unittest.TestCase):
     def test_a_pull_subscription_does_what_the_model_does(self):
         run_state_machine_as_test(Bus, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "150")), stateful_step_count=50,
+            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "100")), stateful_step_count=50,
             deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)))
 
 
