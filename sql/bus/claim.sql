@@ -14,6 +14,7 @@ CREATE TABLE meal_planner.consumer_claim (
     remaining      int         NOT NULL,
     deliveries     boolean     NOT NULL,
     keys           text[],
+    replay_name    text,
     claimed_at     timestamptz NOT NULL,
     lease_until    timestamptz NOT NULL,
     worker         text,
@@ -28,6 +29,7 @@ COMMENT ON COLUMN meal_planner.consumer_claim.settled IS
 COMMENT ON COLUMN meal_planner.consumer_claim.remaining IS 'events still held; the row goes with the last';
 COMMENT ON COLUMN meal_planner.consumer_claim.keys IS
 'order keys of the events of the stretch: no other claim gets events of these until this one has ended; NULL: the subscription has no order_key';
+COMMENT ON COLUMN meal_planner.consumer_claim.replay_name IS 'the replay that the stretch is of; NULL: it is new in the log';
 CREATE INDEX consumer_claim_number ON meal_planner.consumer_claim (number);
 SELECT pg_extension_config_dump('meal_planner.consumer_claim', '');
 
@@ -166,9 +168,10 @@ BEGIN
     FOR held IN
         INSERT INTO meal_planner.delivery AS d
                (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message,
-                order_key)
+                order_key, replay_name)
         SELECT e.account, over.subscription, e.position, e.id, 1, moment + make_interval(secs => delay), moment,
-               'the lease ended before the event was acknowledged', meal_planner.order_key(s.options ->> 'order_key', e)
+               'the lease ended before the event was acknowledged', meal_planner.order_key(s.options ->> 'order_key', e),
+               over.replay_name
           FROM meal_planner.event e
           JOIN meal_planner.subscription s ON s.name = over.subscription
          WHERE e.account = over.account AND e.position > over.after_position AND e.position <= over.up_to

@@ -151,7 +151,8 @@ COMMENT ON TYPE meal_planner.replay_stretch IS
 'what is next in a replay: (after_position, up_to] with so many events; up_to NULL: there is nothing to take';
 
 -- Whoever takes a stretch holds the replay's row to the end of the transaction.
-CREATE FUNCTION meal_planner.next_stretch(account text, subscription text, replay bigint, max_events int)
+CREATE FUNCTION meal_planner.next_stretch(
+    account text, subscription text, replay bigint, max_events int, before_claims bigint DEFAULT NULL)
 RETURNS meal_planner.replay_stretch
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -179,7 +180,8 @@ BEGIN
      LIMIT 1;
     SELECT max(page.position) INTO page_end
       FROM (SELECT e.position FROM meal_planner.event e
-             WHERE e.account = $1 AND e.position > found_in.after_position AND e.position <= r.up_to
+             WHERE e.account = $1 AND e.position > found_in.after_position
+               AND e.position <= least(r.up_to, before_claims)
              ORDER BY e.position
              LIMIT most_read) page;
 
@@ -198,8 +200,8 @@ BEGIN
     RETURN found_in;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.next_stretch(text, text, bigint, int) IS
-'locks a replay and returns its next stretch; NULL when somebody else has it or it is gone';
+COMMENT ON FUNCTION meal_planner.next_stretch(text, text, bigint, int, bigint) IS
+'locks a replay and returns its next stretch, up to the position before_claims if that is given; NULL when somebody else has it or it is gone';
 
 CREATE FUNCTION meal_planner.end_replay(account text, subscription text, replay bigint) RETURNS void
 LANGUAGE sql VOLATILE
@@ -232,6 +234,86 @@ AS $$
 $$;
 COMMENT ON FUNCTION meal_planner.move_replay(text, text, bigint, bigint, bigint, bigint, bigint) IS
 'ends a stretch of a replay: its cursor moves from after_position to up_to, over so many events';
+
+CREATE TYPE meal_planner.pull_stretch AS (
+    replay         bigint,
+    after_position bigint,
+    up_to          bigint,
+    left_out       bigint[],
+    due            timestamptz
+);
+COMMENT ON TYPE meal_planner.pull_stretch IS
+'what a consumer gets of a replay: the events of (after_position, up_to] but those left out; replay NULL: nothing, at least not before due';
+
+CREATE FUNCTION meal_planner.pull_stretch(
+    account text, subscription text, log_position bigint, first_claim bigint, max_events int, at_once boolean)
+RETURNS meal_planner.pull_stretch
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
+AS $$
+#variable_conflict use_column
+DECLARE
+    source        record;
+    before_claims bigint;
+    stretch       meal_planner.replay_stretch;
+    result        meal_planner.pull_stretch;
+BEGIN
+    -- 10000 events that match nothing are as far as one claim looks.
+    FOR n IN 1 .. 20 LOOP
+        SELECT c.replay, c.position, c.due, c.log_position INTO source
+          FROM meal_planner.replay_cursor c
+         WHERE c.account = $1 AND c.subscription = $2
+           AND c.replay = (SELECT r.id FROM meal_planner.replay r WHERE r.account = $1 AND r.subscription = $2
+                            ORDER BY r.account, r.subscription, r.id LIMIT 1)
+         ORDER BY c.account DESC, c.subscription DESC, c.replay DESC, c.position DESC
+         LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        ELSIF source.due > meal_planner.clock() OR (source.log_position = $3 AND NOT $6) THEN
+            result.due := source.due;
+            RETURN result;
+        END IF;
+        -- What a consumer holds is not handed out to another one.
+        before_claims := NULL;
+        IF $4 <> 0 THEN
+            SELECT min(greatest(c.after_position, source.position)) INTO before_claims
+              FROM meal_planner.consumer_claim c
+             WHERE c.account = $1 AND c.subscription = $2 AND c.number >= $4 AND c.up_to > source.position;
+        END IF;
+        stretch := meal_planner.next_stretch($1, $2, source.replay, $5, before_claims);
+        IF stretch.name IS NULL THEN
+            RETURN NULL;
+        ELSIF stretch.up_to IS NULL THEN
+            IF before_claims IS NOT NULL THEN
+                RETURN NULL;
+            END IF;
+            PERFORM meal_planner.end_replay($1, $2, source.replay);
+        ELSIF stretch.events = 0 THEN
+            PERFORM meal_planner.move_replay($1, $2, source.replay, stretch.after_position, stretch.up_to, 0,
+                                             source.log_position);
+        ELSE
+            result.replay := source.replay;
+            result.after_position := stretch.after_position;
+            result.up_to := stretch.up_to;
+            SELECT coalesce(array_agg(e.position), '{}') INTO result.left_out
+              FROM meal_planner.event e
+              JOIN meal_planner.subscription s ON s.name = $2
+              JOIN meal_planner.replay r ON r.account = $1 AND r.subscription = $2 AND r.id = source.replay
+             WHERE e.account = $1 AND e.position > stretch.after_position AND e.position <= stretch.up_to
+               AND meal_planner.matches(s.pattern, e)
+               AND (NOT coalesce(meal_planner.matches(r.pattern, e), true)
+                    OR EXISTS (SELECT FROM meal_planner.delivery d
+                                WHERE d.account = $1 AND d.subscription = $2 AND d.position = e.position));
+            RETURN result;
+        END IF;
+    END LOOP;
+    result.due := source.due;
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.pull_stretch(text, text, bigint, bigint, int, boolean) IS
+'locks the first replay of a pull subscription and returns its next stretch, before what consumers hold; under order_lock. at_once: although the log has not moved since the last one, whose turn it would be';
 
 CREATE VIEW @extschema@.mp_replays AS
 SELECT r.id, r.name, r.subscription, r.account, r.pattern, r.events, c.delivered,

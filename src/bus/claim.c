@@ -17,6 +17,7 @@
 #include "bus/event_json.h"
 #include "bus/order.h"
 #include "bus/position.h"
+#include "bus/replay.h"
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
 #include "core/position.h"
@@ -59,6 +60,7 @@ typedef struct Claim
 	TimestampTz lease_until;
 	int			deliveries;		/* taken */
 	int			events;			/* taken from the log */
+	const text *replay_name;	/* these are of a replay; NULL: they are new */
 	ArrayBuildState *settled;	/* positions of the stretch it does not hold */
 	HTAB	   *keys;			/* order keys met, NULL without order_key */
 	ArrayBuildState *own_keys;	/* those that this claim holds */
@@ -93,7 +95,7 @@ return_event(Claim *claim, const MpEvent *event, int attempt)
 {
 	Datum		values[4] = {
 		UUIDPGetDatum(&claim->token), event->values[MP_EVENT_ID], Int32GetDatum(attempt),
-		JsonbPGetDatum(mp_event_envelope(event, NULL))
+		JsonbPGetDatum(mp_event_envelope(event, event->replay_name))
 	};
 	bool		nulls[4] = {false};
 
@@ -146,8 +148,8 @@ take_deliveries(Claim *claim)
 		" taken AS (UPDATE meal_planner.delivery u"
 		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due"
 		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) $2"
-		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail)"
-		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail FROM taken t CROSS JOIN LATERAL"
+		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail, u.replay_name)"
+		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail, t.replay_name FROM taken t CROSS JOIN LATERAL"
 		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
 		" AND e.position OPERATOR(pg_catalog.=) t.position LIMIT 1) e ORDER BY t.position",
 	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true};
@@ -167,10 +169,14 @@ take_deliveries(Claim *claim)
 		bool		isnull;
 		int			attempt = DatumGetInt32(SPI_getbinval(row, desc, MP_EVENT_COLUMNS + 1, &isnull));
 		Datum		corrected = SPI_getbinval(row, desc, MP_EVENT_COLUMNS + 2, &isnull);
+		Datum		replay_name;
 
 		mp_event_from_columns(row, desc, &event);
 		if (!isnull)
 			event.values[MP_EVENT_DETAIL] = corrected;
+		replay_name = SPI_getbinval(row, desc, MP_EVENT_COLUMNS + 3, &isnull);
+		if (!isnull)
+			event.replay_name = DatumGetTextPP(replay_name);
 		return_event(claim, &event, attempt);
 		claim->deliveries++;
 	}
@@ -328,6 +334,7 @@ take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
 		bool		kept_back;
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
+		event.replay_name = claim->replay_name;
 		json = mp_json_of_event(&event);
 		matches = mp_pattern_match(claim->subscription->pattern, &mp_json_reader, &json);
 		delayed = !event.nulls[MP_EVENT_DELIVER_AFTER] &&
@@ -398,27 +405,63 @@ take_stretch(Claim *claim, const MpCursor *cursor, int64 bound)
 	return position;
 }
 
+/*
+ * Takes from a replay, when it is its turn or at once.  Notes in the stretch where
+ * it ends, and in *due when there may be something if there is nothing.  True
+ * when the replay has moved.
+ */
+static bool
+take_replay(Claim *claim, MpReplayStretch *stretch, const MpCursor *cursor, bool at_once, TimestampTz *due)
+{
+	MpReplayAsk ask = {
+		.log_position = cursor->position, .first_claim = cursor->first_claim, .wanted = claim->wanted,
+		.at_once = at_once
+	};
+	int64		reached;
+	Datum	   *left_out;
+	int			left_out_count;
+
+	if (claim->wanted <= 0 || !mp_replay_next(stretch, &ask, due))
+		return false;
+	begin_taking(claim);
+	deconstruct_array(DatumGetArrayTypeP(stretch->left_out), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &left_out, NULL, &left_out_count);
+	for (int i = 0; i < left_out_count; i++)
+		claim->settled = accumArrayResult(claim->settled, left_out[i], false, INT8OID, claim->memory);
+	claim->replay_name = stretch->name;
+	reached = take_page(claim, stretch->rows, stretch->count, stretch->after_position);
+	if (!claim->stuck)
+		reached = stretch->up_to;
+	stretch->up_to = reached;
+	if (reached > stretch->after_position)
+		mp_replay_move(stretch, reached, claim->events, cursor->position);
+	if (claim->events == 0)
+		claim->replay_name = NULL;
+	return reached > stretch->after_position;
+}
+
 static void
 record_claim(Claim *claim, int64 after_position, int64 up_to)
 {
 	static MpPlan plan = {
 		.sql = "INSERT INTO meal_planner.consumer_claim (account, subscription, number, token, after_position,"
-		" up_to, settled, remaining, deliveries, claimed_at, lease_until, worker, keys)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		" up_to, settled, remaining, deliveries, claimed_at, lease_until, worker, keys, replay_name)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT8OID, INT8OID, INT8ARRAYOID, INT4OID, BOOLOID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID}
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID, TEXTOID}
 	};
-	Datum		values[13] = {
+	Datum		values[14] = {
 		PointerGetDatum(claim->account), claim->name, Int64GetDatum(claim->number), UUIDPGetDatum(&claim->token),
 		Int64GetDatum(after_position), Int64GetDatum(up_to), (Datum) 0,
 		Int32GetDatum(claim->events + claim->deliveries), BoolGetDatum(claim->deliveries > 0),
-		TimestampTzGetDatum(claim->now), TimestampTzGetDatum(claim->lease_until), claim->worker
+		TimestampTzGetDatum(claim->now), TimestampTzGetDatum(claim->lease_until), claim->worker, (Datum) 0, PointerGetDatum(claim->replay_name)
 	};
-	bool		nulls[13] = {false};
+	bool		nulls[14] = {false};
 
 	nulls[4] = nulls[5] = (claim->events == 0);
 	nulls[11] = claim->no_worker;
 	nulls[12] = (claim->own_keys == NULL);
+	nulls[13] = (claim->replay_name == NULL);
 	if (claim->own_keys != NULL)
 		values[12] = makeArrayResult(claim->own_keys, CurrentMemoryContext);
 	values[6] = claim->settled && claim->events > 0 ? makeArrayResult(claim->settled, CurrentMemoryContext)
@@ -442,6 +485,8 @@ take(Claim *claim, TimestampTz *next_due)
 	int64		bound;
 	bool		taken;
 	bool		put_away;
+	MpReplayStretch replay = {.account = PointerGetDatum(claim->account), .subscription = claim->name};
+	TimestampTz replay_due = DT_NOEND;
 
 	claim->now = mp_clock_now();
 	/* The bound first; the statements below take their snapshots after it. */
@@ -454,6 +499,7 @@ take(Claim *claim, TimestampTz *next_due)
 	claim->number = 0;
 	claim->settled = claim->own_keys = NULL;
 	claim->more = false;
+	claim->replay_name = NULL;
 	begin_keys(claim, &cursor);
 	due = next_delivery(claim);
 	if (due <= claim->now)
@@ -463,15 +509,25 @@ take(Claim *claim, TimestampTz *next_due)
 		take_deliveries(claim);
 		put_away = true;
 	}
-	reached = take_stretch(claim, &cursor, bound);
+
+	/* The log and a replay take turns, as long as there is something in both. */
+	if (mp_replay_first(replay.account, replay.subscription) != 0)
+		put_away |= take_replay(claim, &replay, &cursor, false, &replay_due);
+	reached = claim->events == 0 ? take_stretch(claim, &cursor, bound) : cursor.position;
+	if (claim->events == 0 && replay_due <= claim->now)
+		put_away |= take_replay(claim, &replay, &cursor, true, &replay_due);
+	due = Min(due, replay_due);
 	put_away |= claim->settled != NULL;
-	claim->more = claim->more &&
-		(claim->events == 0 || mp_position_tick(reached) < mp_position_tick(bound));
+	claim->more = claim->replay_name != NULL ||
+		(claim->more && (claim->events == 0 || mp_position_tick(reached) < mp_position_tick(bound)));
 
 	taken = claim->events + claim->deliveries > 0;
 	if (taken)
 	{
-		record_claim(claim, cursor.position, reached);
+		if (claim->replay_name != NULL)
+			record_claim(claim, replay.after_position, replay.up_to);
+		else
+			record_claim(claim, cursor.position, reached);
 		/* Lower than one that is gone: the clock went back while the server was down. */
 		if (cursor.first_claim == 0 || claim->number < cursor.first_claim)
 			cursor.first_claim = claim->number;

@@ -39,6 +39,7 @@ typedef struct Held
 	bool		deliveries;
 	Datum		keys;			/* text[]: order keys that end with it */
 	bool		no_keys;
+	const text *replay_name;	/* the stretch is of a replay; NULL: it is new */
 } Held;
 
 typedef enum Place
@@ -65,12 +66,13 @@ lock_claim(const pg_uuid_t *token, Held *held)
 		" WHERE c.number OPERATOR(pg_catalog.=) $1 AND c.token OPERATOR(pg_catalog.=) $2",
 	.types = {INT8OID, UUIDOID}};
 	static MpPlan lock = {
-		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys"
+		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys, c.replay_name"
 		" FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3 AND c.lease_until OPERATOR(pg_catalog.>) $4 FOR UPDATE",
 	.types = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID}};
 	Datum		values[4];
+	Datum		replay_name;
 	HeapTuple	row;
 	TupleDesc	desc;
 	bool		isnull;
@@ -104,6 +106,8 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	held->remaining = DatumGetInt32(SPI_getbinval(row, desc, 4, &isnull));
 	held->deliveries = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
 	held->keys = SPI_getbinval(row, desc, 6, &held->no_keys);
+	replay_name = SPI_getbinval(row, desc, 7, &isnull);
+	held->replay_name = isnull ? NULL : DatumGetTextPP(replay_name);
 	return true;
 }
 
@@ -223,6 +227,7 @@ load_event(const Held *held, const pg_uuid_t *id, int64 position, MpEvent *event
 	if (SPI_processed == 0)
 		return false;
 	mp_event_from_columns(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, event);
+	event->replay_name = held->replay_name;
 	return true;
 }
 
@@ -421,6 +426,7 @@ put_back_behind(Held *held, MpSubscription *subscription, const MpEvent *failed)
 		MpJson		json;
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
+		event.replay_name = held->replay_name;
 		json = mp_json_of_event(&event);
 		if (is_settled(held, mp_event_position(&event)) ||
 			!mp_pattern_match(subscription->pattern, &mp_json_reader, &json) ||

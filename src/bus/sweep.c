@@ -13,6 +13,7 @@
 #include "bus/notice.h"
 #include "bus/order.h"
 #include "bus/position.h"
+#include "bus/replay.h"
 #include "bus/subscription.h"
 #include "bus/wakeup.h"
 
@@ -174,66 +175,37 @@ mp_worker_is_dead(PG_FUNCTION_ARGS)
  * Batches of worker subscriptions
  * ------------------------------------------------------------------------ */
 
-/* A stretch of the log and whom it is for. */
-typedef struct Batch
-{
-	Datum		account;
-	Datum		subscription;
-	Datum		after_position;
-	Datum		up_to;
-	Datum		replay;			/* 0: none */
-} Batch;
-
-/* SPI is connected. */
-static const text *
-name_of_replay(const Batch *batch)
-{
-	static MpPlan plan = {
-		.sql = "SELECT r.name FROM meal_planner.replay r WHERE r.account OPERATOR(pg_catalog.=) $1"
-		" AND r.subscription OPERATOR(pg_catalog.=) $2 AND r.id OPERATOR(pg_catalog.=) $3",
-	.types = {TEXTOID, TEXTOID, INT8OID}};
-	Datum		values[3] = {batch->account, batch->subscription, batch->replay};
-	bool		isnull;
-
-	mp_plan_execute(&plan, values, NULL, 1);
-	if (SPI_processed == 0)
-		elog(ERROR, "the replay of a batch is gone");
-	return DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-}
-
 /*
- * Reads a stretch of the log and keeps the events that match; for a replay not
- * those that have a delivery, which will bring them.  SPI is connected, and the
- * events live in its procedure context.
+ * Reads a stretch of the log and keeps the events that match; that of a replay
+ * if it is one.  SPI is connected, and the events live in its procedure context.
  */
 static int
-load_batch(MpSubscription *subscription, const Batch *batch, MpEvent **events)
+load_batch(MpSubscription *subscription, MpReplayStretch *batch, MpEvent **events)
 {
-	static MpPlan new_plan = {
+	static MpPlan plan = {
 		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
 		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
 		" ORDER BY e.position",
 	.types = {TEXTOID, INT8OID, INT8OID}, .in_index_order = true};
-	static MpPlan replay_plan = {
-		.sql = "SELECT " MP_EVENT_COLUMN_LIST " FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
-		" AND e.position OPERATOR(pg_catalog.>) $2 AND e.position OPERATOR(pg_catalog.<=) $3"
-		" AND coalesce(meal_planner.matches((SELECT r.pattern FROM meal_planner.replay r"
-		" WHERE r.account OPERATOR(pg_catalog.=) $1 AND r.subscription OPERATOR(pg_catalog.=) $4"
-		" AND r.id OPERATOR(pg_catalog.=) $5), e), true)"
-		" AND NOT EXISTS (SELECT FROM meal_planner.delivery d WHERE d.account OPERATOR(pg_catalog.=) $1"
-		" AND d.subscription OPERATOR(pg_catalog.=) $4 AND d.position OPERATOR(pg_catalog.=) e.position)"
-		" ORDER BY e.position",
-	.types = {TEXTOID, INT8OID, INT8OID, TEXTOID, INT8OID}, .in_index_order = true};
-	bool		is_replay = DatumGetInt64(batch->replay) != 0;
-	const text *replay_name = is_replay ? name_of_replay(batch) : NULL;
-	Datum		values[5] = {batch->account, batch->after_position, batch->up_to, batch->subscription, batch->replay};
+	Datum		values[3] = {
+		batch->account, Int64GetDatum(batch->after_position), Int64GetDatum(batch->up_to)
+	};
 	SPITupleTable *rows;
 	uint64		read;
 	int			count = 0;
 
-	mp_plan_execute(is_replay ? &replay_plan : &new_plan, values, NULL, 0);
-	rows = SPI_tuptable;
-	read = SPI_processed;
+	if (batch->replay != 0)
+	{
+		mp_replay_load(batch);
+		rows = batch->rows;
+		read = batch->count;
+	}
+	else
+	{
+		mp_plan_execute(&plan, values, NULL, 0);
+		rows = SPI_tuptable;
+		read = SPI_processed;
+	}
 	*events = palloc(sizeof(MpEvent) * Max(read, 1));
 	for (uint64 i = 0; i < read; i++)
 	{
@@ -241,7 +213,7 @@ load_batch(MpSubscription *subscription, const Batch *batch, MpEvent **events)
 		MpJson		json;
 
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, event);
-		event->replay_name = replay_name;
+		event->replay_name = batch->name;
 		json = mp_json_of_event(event);
 		if (mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
 			count++;
@@ -305,20 +277,19 @@ run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to
 }
 
 static void
-end_batch(const Batch *batch, int64 reached, int64 events)
+end_batch(const MpReplayStretch *batch, int64 reached, int64 events)
 {
-	static MpPlan move_cursor = {
+	static MpPlan move = {
 		.sql = "SELECT meal_planner.move_cursor($1, $2, $3, $4)",
 	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID}};
-	static MpPlan move_replay = {
-		.sql = "SELECT meal_planner.move_replay($1, $2, $5, $3, $4, $6)",
-	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID}};
-	Datum		values[6] = {
-		batch->account, batch->subscription, batch->after_position, Int64GetDatum(reached), batch->replay,
-		Int64GetDatum(events)
+	Datum		values[4] = {
+		batch->account, batch->subscription, Int64GetDatum(batch->after_position), Int64GetDatum(reached)
 	};
 
-	mp_plan_execute(DatumGetInt64(batch->replay) != 0 ? &move_replay : &move_cursor, values, NULL, 1);
+	if (batch->replay != 0)
+		mp_replay_move(batch, reached, events, 0);
+	else
+		mp_plan_execute(&move, values, NULL, 1);
 }
 
 static int
@@ -332,12 +303,12 @@ count_up_to(const int64 *positions, int count, int64 reached)
 Datum
 mp_run_batch(PG_FUNCTION_ARGS)
 {
-	Batch		batch = {
-		PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3), PG_GETARG_DATUM(4)
+	MpReplayStretch batch = {
+		.account = PG_GETARG_DATUM(0), .subscription = PG_GETARG_DATUM(1),
+		.after_position = PG_GETARG_INT64(2), .up_to = PG_GETARG_INT64(3), .replay = PG_GETARG_INT64(4)
 	};
 	MpSubscriptions *subscriptions = mp_subscriptions_hold();
 	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(batch.subscription));
-	bool		is_replay = DatumGetInt64(batch.replay) != 0;
 
 	mp_require_read_committed();
 	mp_spi_connect();
@@ -346,7 +317,7 @@ mp_run_batch(PG_FUNCTION_ARGS)
 	 * then: the batch waits until it is repaired
 	 */
 	if (subscription != NULL && !subscription->broken &&
-		(is_replay ? subscription->mode != MP_PULL : subscription->mode == MP_WORKER))
+		(batch.replay != 0 ? subscription->mode != MP_PULL : subscription->mode == MP_WORKER))
 	{
 		MpEvent    *events;
 		int			count = load_batch(subscription, &batch, &events);
@@ -355,7 +326,7 @@ mp_run_batch(PG_FUNCTION_ARGS)
 
 		for (int i = 0; i < count; i++)
 			positions[i] = mp_event_position(&events[i]);
-		reached = run_events(subscription, events, count, DatumGetInt64(batch.up_to));
+		reached = run_events(subscription, events, count, batch.up_to);
 		end_batch(&batch, reached, count_up_to(positions, count, reached));
 	}
 	mp_spi_finish();

@@ -29,7 +29,8 @@ CREATE VIEW summary AS
      GROUP BY s.subscription, s.account, s.replay ORDER BY 1, 2, 3;
 CREATE VIEW left_behind AS
     SELECT (SELECT count(*) FROM meal_planner.replay) AS replays, (SELECT count(*) FROM meal_planner.replay_cursor) AS cursors,
-           (SELECT count(*) FROM meal_planner.worker_batch) AS batches, (SELECT count(*) FROM meal_planner.delivery) AS deliveries;
+           (SELECT count(*) FROM meal_planner.worker_batch) AS batches, (SELECT count(*) FROM meal_planner.delivery) AS deliveries,
+           (SELECT count(*) FROM meal_planner.consumer_claim) AS claims;
 
 SELECT emit(1, 20), emit(1001, 1003, 'smith');
 SELECT mp_subscribe('w', '{"detail-type": ["Work"]}', 'on_w(meal_planner.event)', 'worker'),
@@ -223,6 +224,136 @@ SELECT mp_replay('w');
 SELECT mp_unsubscribe('w');
 SELECT * FROM left_behind;
 
+-- Pull: consumers claim it, marked in the envelope; nobody else gets what one holds.
+CREATE TABLE held (token uuid);
+CREATE FUNCTION take(most int DEFAULT 100, lease float8 DEFAULT 30, account text DEFAULT 'smith')
+RETURNS TABLE (n int, attempt int, replay text) LANGUAGE sql AS $$
+    WITH got AS MATERIALIZED (SELECT * FROM mp_claim('p', most, lease, account => take.account)),
+         kept AS (INSERT INTO held SELECT DISTINCT token FROM got)
+    SELECT (event -> 'detail' ->> 'n')::int, attempt, event ->> 'replay-name' FROM got
+$$;
+CREATE FUNCTION ack() RETURNS TABLE (acked boolean) LANGUAGE sql AS $$
+    WITH gone AS (DELETE FROM held RETURNING token) SELECT mp_ack(token) FROM gone
+$$;
+SELECT mp_subscribe('p', '{"detail-type": ["Work"]}', mode => 'pull');
+SELECT * FROM take();
+SELECT mp_replay('p', account => 'smith', name => 'pulled');
+SELECT * FROM take(2);
+SELECT * FROM take(2);
+SELECT name, events, delivered, status FROM mp_replays;
+SELECT * FROM ack();
+SELECT * FROM take();
+SELECT * FROM take();
+SELECT * FROM ack();
+SELECT * FROM left_behind;
+
+-- The log and a replay take turns.
+SELECT mp_replay('p', account => 'smith', name => 'turns', to_time => :'middle');
+SELECT emit(1011, 1014, 'smith');
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM take(1);
+SELECT * FROM ack();
+
+-- Failed, and not acknowledged in time: retried with the mark. A pattern: what it leaves out is not held.
+SELECT mp_replay('p', account => 'smith', name => 'some', pattern => '{"detail": {"even": [true]}}');
+SELECT * FROM take(100, 60);
+SELECT mp_ack((SELECT token FROM held), ARRAY(SELECT id FROM meal_planner.event WHERE detail_type = 'Work' AND detail ->> 'n' IN ('1002', '1003')));
+SELECT remaining, replay_name FROM meal_planner.consumer_claim;
+SELECT mp_fail((SELECT token FROM held), (SELECT id FROM meal_planner.event WHERE detail_type = 'Work' AND detail ->> 'n' = '1004'), 'transient', 'not now');
+SET meal_planner.clock_offset = 50;
+SELECT * FROM take();
+SELECT * FROM ack();
+SELECT * FROM left_behind;
+RESET meal_planner.clock_offset;
+SELECT mp_replay('p', account => 'smith', name => 'some', pattern => '{"detail": {"even": [true]}}', to_time => :'middle');
+SELECT * FROM take(100, 1);
+TRUNCATE held;
+SET meal_planner.clock_offset = 100;
+SELECT * FROM take(), ack();
+SET meal_planner.clock_offset = 200;
+SELECT * FROM take();
+SELECT * FROM ack();
+RESET meal_planner.clock_offset;
+SELECT * FROM left_behind;
+
+-- What a consumer holds is not handed out again, and what waits for its retry is left to that.
+SELECT emit(1021, 1023, 'smith');
+SELECT * FROM take(2, 60);
+SELECT mp_replay('p', account => 'smith', name => 'held', pattern => '{"detail": {"n": [1014, 1021, 1022]}}');
+CREATE TABLE first_claim AS TABLE held;
+TRUNCATE held;
+SELECT * FROM take(100, 60);
+SELECT * FROM take(100, 60);
+SELECT * FROM take(100, 60);
+SELECT mp_fail(token, (SELECT id FROM meal_planner.event WHERE detail_type = 'Work' AND detail ->> 'n' = '1021'), 'transient', 'not now') FROM first_claim;
+SELECT mp_ack(token) FROM first_claim;
+SELECT * FROM take(100, 60);
+SELECT * FROM take(100, 60);
+SELECT * FROM ack();
+SET meal_planner.clock_offset = 20;
+SELECT * FROM take();
+SELECT * FROM ack();
+RESET meal_planner.clock_offset;
+SELECT * FROM left_behind;
+
+-- A rate, a pause, a cancel; other accounts have their own.
+SELECT mp_replay('p', name => 'slow', max_per_second => 0.01, to_time => :'middle');
+SELECT * FROM take();
+SELECT * FROM take();
+SELECT * FROM take(account => 'local');
+SET meal_planner.clock_offset = 101;
+SELECT mp_pause_subscription('p');
+SELECT * FROM take();
+SELECT mp_resume_subscription('p');
+SELECT * FROM take();
+SELECT mp_cancel_replay(min(id)) FROM mp_replays;
+SET meal_planner.clock_offset = 300;
+SELECT * FROM mp_claim('p', account => 'jones');
+RESET meal_planner.clock_offset;
+SELECT * FROM ack();
+SELECT mp_unsubscribe('p');
+SELECT * FROM left_behind;
+
+-- In the order of a key: one that is retried keeps the later ones of the replay back.
+CREATE FUNCTION on_k(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ SELECT work('k', e) $$;
+SELECT mp_subscribe('k', '{"detail-type": ["Work"]}', 'on_k(meal_planner.event)', 'worker', '{"order_key": "detail.even"}');
+TRUNCATE seen;
+INSERT INTO broken VALUES (1002, 'MPT01');
+SELECT mp_replay('k', account => 'smith', name => 'keys', to_time => :'middle'),
+       mp_replay('k', account => 'smith', name => 'keys', pattern => '{"detail": {"n": [1004, 1005, 1006]}}');
+CALL mp_sweep();
+SELECT event, replay FROM seen ORDER BY n;
+SELECT e.detail -> 'n' AS event, d.replay_name, d.attempt, d.next_attempt_at = 'infinity' AS blocked
+  FROM meal_planner.delivery d JOIN meal_planner.event e USING (account, position) ORDER BY 1;
+TRUNCATE broken;
+SET meal_planner.clock_offset = 10;
+CALL mp_sweep();
+RESET meal_planner.clock_offset;
+SELECT event, replay FROM seen ORDER BY n;
+SELECT mp_unsubscribe('k');
+-- The same for consumers.
+SELECT mp_subscribe('p', '{"detail-type": ["Work"]}', mode => 'pull', options => '{"order_key": "detail.even"}');
+SELECT mp_replay('p', account => 'smith', name => 'keys', to_time => :'middle');
+SELECT * FROM take();
+SELECT mp_fail((SELECT token FROM held), (SELECT id FROM meal_planner.event WHERE detail_type = 'Work' AND detail ->> 'n' = '1001'), 'transient', 'not now');
+SELECT * FROM ack();
+SELECT e.detail -> 'n' AS event, d.replay_name, d.attempt
+  FROM meal_planner.delivery d JOIN meal_planner.event e USING (account, position) ORDER BY 1;
+SET meal_planner.clock_offset = 10;
+SELECT * FROM take();
+SELECT * FROM ack();
+SELECT * FROM take();
+SELECT * FROM ack();
+RESET meal_planner.clock_offset;
+SELECT mp_unsubscribe('p');
+SELECT * FROM left_behind;
+
 -- Retention does not drop what a replay still needs.
 SELECT meal_planner.partition_holder(p.partition) FROM meal_planner.event_partition p
  WHERE p.lower <= meal_planner.next_position() AND p.upper > meal_planner.next_position();
@@ -233,5 +364,5 @@ SELECT mp_unsubscribe('i');
 SELECT * FROM left_behind;
 
 DROP VIEW summary, left_behind;
-DROP TABLE seen, broken;
-DROP FUNCTION work, on_w, on_i, on_chain, on_chained, on_cancel, emit;
+DROP TABLE seen, broken, held, first_claim;
+DROP FUNCTION take, ack, on_k, work, on_w, on_i, on_chain, on_chained, on_cancel, emit;
