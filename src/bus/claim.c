@@ -11,7 +11,7 @@
  * current cursor is the highest key, and a claim is found by the number in its
  * token.
  */
-#include "bus/cursor.h"
+#include "bus/claim_keys.h"
 
 #include "bus/delivery.h"
 #include "bus/event_json.h"
@@ -62,8 +62,7 @@ typedef struct Claim
 	int			events;			/* taken from the log */
 	const text *replay_name;	/* these are of a replay; NULL: they are new */
 	ArrayBuildState *settled;	/* positions of the stretch it does not hold */
-	HTAB	   *keys;			/* order keys met, NULL without order_key */
-	ArrayBuildState *own_keys;	/* those that this claim holds */
+	MpClaimKeys keys;
 	bool		stuck;			/* what comes next in the log waits for its key */
 	bool		more;			/* something may be left that could be taken */
 	bool		waits;			/* it will look again when it finds nothing */
@@ -183,116 +182,6 @@ take_deliveries(Claim *claim)
 }
 
 /* ------------------------------------------------------------------------
- * Order keys
- * ------------------------------------------------------------------------ */
-
-/* Room for the longest key there is, see order.c. */
-#define KEY_BYTES 256
-
-typedef struct Key
-{
-	char		text[KEY_BYTES];	/* the hash key */
-	bool		own;			/* held by this claim; else by something before it */
-} Key;
-
-static void
-add_key(Claim *claim, const char *text)
-{
-	bool		known;
-	Key		   *key = hash_search(claim->keys, text, HASH_ENTER, &known);
-
-	if (!known)
-		key->own = false;
-}
-
-/*
- * What other consumers hold; afterwards what a page needs comes by
- * add_busy_keys.  The claims that are out are seen on the way: the next one
- * need not look through those before them.
- */
-static void
-begin_keys(Claim *claim, MpCursor *cursor)
-{
-	static MpPlan plan = {
-		.sql = "SELECT k.number, k.order_key FROM meal_planner.keys_in_claims($1, $2, $3) k",
-	.types = {TEXTOID, TEXTOID, INT8OID}};
-	HASHCTL		info = {.keysize = KEY_BYTES, .entrysize = sizeof(Key), .hcxt = CurrentMemoryContext};
-	Datum		values[3] = {PointerGetDatum(claim->account), claim->name, Int64GetDatum(cursor->first_claim)};
-
-	claim->keys = NULL;
-	if (claim->subscription->order_path == NULL)
-		return;
-	claim->keys = hash_create("meal_planner order keys", 64, &info, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	mp_plan_execute(&plan, values, NULL, 0);
-	cursor->first_claim = 0;
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		bool		isnull;
-		int64		number = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-		char	   *key = SPI_getvalue(row, SPI_tuptable->tupdesc, 2);
-
-		if (cursor->first_claim == 0 || number < cursor->first_claim)
-			cursor->first_claim = number;
-		if (key != NULL)
-			add_key(claim, key);
-	}
-}
-
-/* Those of a page that have a live delivery or a dead letter that blocks. */
-static void
-add_busy_keys(Claim *claim, SPITupleTable *rows, uint64 count)
-{
-	static MpPlan plan = {
-		.sql = "SELECT k FROM meal_planner.busy_keys($1, $2, $3) k",
-	.types = {TEXTOID, TEXTOID, TEXTARRAYOID}};
-	Datum	   *keys = palloc(sizeof(Datum) * Max(count, 1));
-	int			key_count = 0;
-	Datum		values[3] = {PointerGetDatum(claim->account), claim->name};
-
-	for (uint64 i = 0; i < count; i++)
-	{
-		MpEvent		event;
-		bool		isnull;
-
-		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
-		keys[key_count] = mp_order_key(claim->subscription, &event, &isnull);
-		key_count += !isnull;
-	}
-	values[2] = PointerGetDatum(construct_array(keys, key_count, TEXTOID, -1, false, TYPALIGN_INT));
-	mp_plan_execute(&plan, values, NULL, 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		add_key(claim, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-}
-
-/*
- * Whether something before an event keeps it back; if not, its key is this
- * claim's from here on.
- */
-static bool
-is_kept_back(Claim *claim, const MpEvent *event, bool delayed)
-{
-	bool		isnull;
-	Datum		value;
-	Key		   *key;
-	bool		known;
-
-	if (claim->keys == NULL)
-		return delayed;
-	value = mp_order_key(claim->subscription, event, &isnull);
-	if (isnull)
-		return delayed;
-	key = hash_search(claim->keys, TextDatumGetCString(value), HASH_ENTER, &known);
-	if (!known)
-		key->own = !delayed;
-	if (known && key->own && delayed)
-		key->own = false;		/* what comes behind it waits for it */
-	if (!known && !delayed)
-		claim->own_keys = accumArrayResult(claim->own_keys, value, false, TEXTOID, claim->memory);
-	return delayed || !key->own;
-}
-
-/* ------------------------------------------------------------------------
  * Taking from the log
  * ------------------------------------------------------------------------ */
 
@@ -319,11 +208,11 @@ take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
 {
 	MemoryContext per_event = AllocSetContextCreate(CurrentMemoryContext, "meal_planner claim",
 													ALLOCSET_DEFAULT_SIZES);
-	MpEvent    *waiting = claim->keys ? palloc(sizeof(MpEvent) * Max(count, 1)) : NULL;
+	MpEvent    *waiting = claim->keys.table ? palloc(sizeof(MpEvent) * Max(count, 1)) : NULL;
 	int			waiting_count = 0;
 
-	if (claim->keys != NULL)
-		add_busy_keys(claim, rows, count);
+	if (claim->keys.table != NULL)
+		mp_claim_keys_add_busy(&claim->keys, rows, count);
 	for (uint64 i = 0; i < count && claim->wanted > 0; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(per_event);
@@ -339,7 +228,7 @@ take_page(Claim *claim, SPITupleTable *rows, uint64 count, int64 position)
 		matches = mp_pattern_match(claim->subscription->pattern, &mp_json_reader, &json);
 		delayed = !event.nulls[MP_EVENT_DELIVER_AFTER] &&
 			DatumGetTimestampTz(event.values[MP_EVENT_DELIVER_AFTER]) > claim->now;
-		kept_back = matches && is_kept_back(claim, &event, delayed);
+		kept_back = matches && mp_claim_keys_keep_back(&claim->keys, &event, delayed);
 
 		if (kept_back && !delayed)
 			waiting[waiting_count++] = event;
@@ -460,10 +349,10 @@ record_claim(Claim *claim, int64 after_position, int64 up_to)
 
 	nulls[4] = nulls[5] = (claim->events == 0);
 	nulls[11] = claim->no_worker;
-	nulls[12] = (claim->own_keys == NULL);
+	nulls[12] = (claim->keys.own == NULL);
 	nulls[13] = (claim->replay_name == NULL);
-	if (claim->own_keys != NULL)
-		values[12] = makeArrayResult(claim->own_keys, CurrentMemoryContext);
+	if (claim->keys.own != NULL)
+		values[12] = makeArrayResult(claim->keys.own, CurrentMemoryContext);
 	values[6] = claim->settled && claim->events > 0 ? makeArrayResult(claim->settled, CurrentMemoryContext)
 		: PointerGetDatum(construct_empty_array(INT8OID));
 	mp_plan_execute(&plan, values, nulls, 0);
@@ -497,14 +386,18 @@ take(Claim *claim, TimestampTz *next_due)
 
 	claim->memory = CurrentMemoryContext;
 	claim->number = 0;
-	claim->settled = claim->own_keys = NULL;
+	claim->settled = NULL;
 	claim->more = false;
 	claim->replay_name = NULL;
-	begin_keys(claim, &cursor);
+	claim->keys = (MpClaimKeys) {
+		.account = claim->account, .name = claim->name, .subscription = claim->subscription,
+		.memory = claim->memory
+	};
+	mp_claim_keys_begin(&claim->keys, &cursor);
 	due = next_delivery(claim);
 	if (due <= claim->now)
 	{
-		if (claim->keys != NULL)
+		if (claim->keys.table != NULL)
 			block_due(claim, &cursor);
 		take_deliveries(claim);
 		put_away = true;
