@@ -67,6 +67,9 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/* 18 keeps the plans of functions in SQL. */
+#define MP_SQL_BODIES_ARE_PLANNED_EACH_TIME (PG_VERSION_NUM < 180000)
+
 /* 18 names the module and its version. */
 #if PG_VERSION_NUM >= 180000
 #define MP_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "meal_planner", .version = "1.0")

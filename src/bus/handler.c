@@ -103,8 +103,14 @@ invoke(FmgrInfo *function, Datum argument)
 static void
 invoke_handler(MpSubscription *subscription, Datum argument)
 {
+	MpStatement *statement = mp_statement_of_handler(subscription);
 	FmgrInfo	nested;
 
+	if (statement != NULL)
+	{
+		mp_statement_run(statement, argument);
+		return;
+	}
 	if (subscription->running == 1)
 	{
 		invoke(&subscription->function, argument);

@@ -28,4 +28,13 @@ typedef struct MpFailure
 extern bool mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count,
 						   MpFailure *failure);
 
+/*
+ * handler_sql.c: the one statement that the handler is, NULL when it has to be
+ * called; and running it, in place of the call.  It stays the subscription's.
+ */
+typedef struct MpStatement MpStatement;
+
+extern MpStatement *mp_statement_of_handler(MpSubscription *subscription);
+extern void mp_statement_run(MpStatement *statement, Datum event);
+
 #endif							/* MP_BUS_HANDLER_H */

@@ -55,6 +55,10 @@ typedef struct MpSubscription
 	int			running;		/* calls of it on the stack */
 	Oid			role;
 	bool		sets_path;		/* the function has a SET search_path */
+
+	/* Found at its first call; see handler_sql.c */
+	bool		statement_known;
+	struct MpStatement *statement;	/* NULL: it is to be called */
 } MpSubscription;
 
 typedef struct MpSubscriptions MpSubscriptions;
