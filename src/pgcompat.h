@@ -17,6 +17,11 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 
+/* 16 moved the layout of variable-length values out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 16 replaced the per-catalog permission checks by one. */
 #if PG_VERSION_NUM >= 160000
 #define mp_may_execute(function, role) \

@@ -14,6 +14,7 @@
 #include "bus/position.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "pgcompat.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
