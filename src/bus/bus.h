@@ -3,9 +3,9 @@
  *		What the rooms of the bus share: an event, errors, the owner's rights.
  *
  * An event's life, file by file: event.c (emit; many: batch.c, append.c) ->
- * position.c (its place in the log) -> dispatch.c (who wants it) -> handler.c
- * (one call) -> delivery.c (what failed, retry, dead letter) -> sweep.c (what
- * is due).
+ * position.c (its place in the log) -> insert.c (its row) -> dispatch.c (who
+ * wants it) -> handler.c (one call; handler_sql.c) -> delivery.c (what failed,
+ * retry, dead letter) -> sweep.c (what is due).
  */
 #ifndef MP_BUS_H
 #define MP_BUS_H
