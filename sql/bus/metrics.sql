@@ -24,7 +24,8 @@ COMMENT ON VIEW @extschema@.mp_event_rates IS 'events of the last minute and hou
 CREATE VIEW @extschema@.mp_subscriptions AS
 SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
        cursors.cursor, cursors.lag_events, cursors.lag_seconds,
-       coalesce(deliveries.in_flight, 0) AS in_flight, coalesce(deliveries.retrying, 0) AS retrying,
+       coalesce(CASE s.mode WHEN 'pull' THEN claims.in_flight ELSE deliveries.in_flight END, 0) AS in_flight,
+       coalesce(deliveries.retrying, 0) AS retrying,
        coalesce(deliveries.blocked, 0) AS blocked, coalesce(letters.dead, 0) AS dead,
        s.paused_at IS NOT NULL AS paused, s.paused_at, s.paused_reason,
        EXISTS (SELECT FROM meal_planner.shipped_subscription h WHERE h.name = s.name) AS builtin,
@@ -37,6 +38,11 @@ SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
               count(*) FILTER (WHERE d.next_attempt_at = 'infinity') AS blocked
          FROM meal_planner.delivery d
         GROUP BY d.subscription) deliveries ON deliveries.subscription = s.name
+  LEFT JOIN (
+       -- the first attempt of an event is no delivery
+       SELECT c.subscription, sum(c.remaining)::bigint AS in_flight
+         FROM meal_planner.consumer_claim c
+        GROUP BY c.subscription) claims ON claims.subscription = s.name
   LEFT JOIN (
        SELECT l.subscription, count(*) AS dead
          FROM meal_planner.dead_letter l
@@ -58,4 +64,4 @@ SELECT s.name, s.mode, s.handler, s.owner, s.pattern, s.options,
                        LIMIT 10000) p) behind
        ) cursors ON s.mode <> 'inline';
 COMMENT ON VIEW @extschema@.mp_subscriptions IS
-'subscriptions with the furthest-behind cursor, lag in events (10000: that many or more) and seconds (worker, pull), deliveries in flight, waiting (retrying: failed, delayed or paused) and blocked by their order, dead letters, why one is paused, and whether it is broken (its pattern or options are none)';
+'subscriptions with the furthest-behind cursor, lag in events (10000: that many or more) and seconds (worker, pull), events in flight (held by consumers, or retried by a sweep right now), waiting (retrying: failed, delayed or paused) and blocked by their order, dead letters, why one is paused, and whether it is broken (its pattern or options are none)';

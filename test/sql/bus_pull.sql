@@ -53,6 +53,7 @@ SELECT * FROM pg_temp.take('b', 3);
 SELECT * FROM pg_temp.take('c', 3);
 SELECT * FROM pg_temp.take('d', 3);
 SELECT worker, remaining, deliveries, settled FROM meal_planner.consumer_claim ORDER BY number;
+SELECT in_flight, lag_events FROM mp_subscriptions WHERE name = 'pulled';
 
 -- All of a claim is acknowledged, once.
 SELECT mp_ack(pg_temp.token('a'));
@@ -74,6 +75,7 @@ SELECT * FROM pg_temp.state;
 SELECT * FROM pg_temp.take('a');
 SELECT pg_temp.clock_goes(2.1) IS NOT NULL AS later;
 SELECT * FROM pg_temp.take('a');
+SELECT in_flight, retrying FROM mp_subscriptions WHERE name = 'pulled';
 -- The consumer knows better when.
 SELECT mp_fail(pg_temp.token('a'), pg_temp.id(7), 'transient', 'too many requests', 60);
 SELECT pg_temp.clock_goes(59) IS NOT NULL AS later;
