@@ -15,7 +15,7 @@ SELECT p.profile, o.object
     ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
     ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
     ('consumer', ARRAY['mp_claim', 'mp_ack', 'mp_fail', 'mp_extend']),
-    ('sweeper', ARRAY['mp_sweep', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_retain', 'sweep_run',
+    ('sweeper', ARRAY['mp_sweep', 'sweep_announce', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_retain', 'sweep_run',
                       'sweep_sleep', 'next_due']),
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
                        'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq', 'mp_replay', 'mp_cancel_replay', 'mp_replays',

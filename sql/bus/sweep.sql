@@ -109,6 +109,12 @@ AS 'MODULE_PATHNAME', 'mp_sweep_time_left';
 COMMENT ON FUNCTION meal_planner.sweep_time_left() IS
 'whether the sweep of this session may begin another unit of work; always with max_seconds 0';
 
+CREATE FUNCTION meal_planner.sweep_announce() RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_announce';
+COMMENT ON FUNCTION meal_planner.sweep_announce() IS
+'announces a sleep: look for work once more, so that nothing committed in between is missed; false when that was done already or the sweep''s time is up';
+
 CREATE FUNCTION meal_planner.sweep_sleep(due timestamptz) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_sweep_sleep';
@@ -219,12 +225,16 @@ AS 'MODULE_PATHNAME', 'mp_matches_event';
 COMMENT ON FUNCTION meal_planner.matches(jsonb, meal_planner.event) IS 'does the event pattern match a row of the log';
 
 CREATE FUNCTION meal_planner.accounts(after_position bigint) RETURNS SETOF text
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER -- not SQL: its plan is kept
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- by the index
 AS $$
+#variable_conflict use_column
+BEGIN
     -- Two index probes per account and partition, however many events there
     -- are.  The position is asked for account by account: as a condition of the
     -- first probe it would walk through all that an account has before it.
+    RETURN QUERY
     WITH RECURSIVE known (account) AS (
         SELECT (SELECT e.account FROM meal_planner.event e ORDER BY e.account LIMIT 1)
         UNION ALL
@@ -236,7 +246,8 @@ AS $$
       FROM known k
      WHERE (SELECT e.position FROM meal_planner.event e
              WHERE e.account = k.account AND e.position > $1
-             ORDER BY e.account, e.position LIMIT 1) IS NOT NULL
+             ORDER BY e.account, e.position LIMIT 1) IS NOT NULL;
+END
 $$;
 COMMENT ON FUNCTION meal_planner.accounts(bigint) IS 'accounts that have events after a position';
 
@@ -268,13 +279,16 @@ COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 
 CREATE FUNCTION meal_planner.delivery_queues(OUT account text, OUT subscription text, OUT due timestamptz)
 RETURNS SETOF record
-LANGUAGE sql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
 SET jit = off -- the few rows that are left seem costly enough to be compiled
 AS $$
+#variable_conflict use_column
+BEGIN
     -- Asked across accounts, by two index probes for each account and
     -- subscription that has any, however many deliveries wait.
+    RETURN QUERY
     WITH RECURSIVE queue (account, subscription) AS (
         (SELECT d.account, d.subscription FROM meal_planner.delivery d
           WHERE d.token IS NULL
@@ -291,7 +305,8 @@ AS $$
            LATERAL (SELECT d.next_attempt_at FROM meal_planner.delivery d
                      WHERE d.account = q.account AND d.subscription = q.subscription AND d.token IS NULL
                      ORDER BY d.next_attempt_at LIMIT 1) first
-     WHERE first.next_attempt_at < 'infinity'
+     WHERE first.next_attempt_at < 'infinity';
+END
 $$;
 COMMENT ON FUNCTION meal_planner.delivery_queues() IS
 'accounts and subscriptions that have deliveries for the sweep, and when the first of each is due; not those that are paused or where all is blocked';
@@ -342,7 +357,13 @@ $$;
 COMMENT ON FUNCTION meal_planner.claim_delivery(bigint) IS
 'claims one delivery that is due, counting the attempt; NULL when there is none';
 
-CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT 50) RETURNS meal_planner.claim
+CREATE FUNCTION meal_planner.batch_size(subscription text) RETURNS int
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_batch_size';
+COMMENT ON FUNCTION meal_planner.batch_size(text) IS
+'how many events this session''s next batch of a subscription holds: more while its handler is fast and does not fail';
+
+CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT NULL) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
@@ -352,6 +373,8 @@ DECLARE
     bound   bigint;
     source  record;
     last    bigint;
+    far     bigint;
+    hit     bigint;
     matched boolean;
 BEGIN
     FOR source IN
@@ -364,14 +387,32 @@ BEGIN
     LOOP
         -- The bound first, the snapshot of the next statement second.
         bound := meal_planner.read_bound(source.account);
-        SELECT max(page.position), coalesce(bool_or(meal_planner.matches(source.pattern, page.event)), false)
-          INTO last, matched
-          FROM (SELECT e.position, e AS event
+        SELECT max(page.position) INTO last
+          FROM (SELECT e.position
                   FROM meal_planner.event e
                  WHERE e.account = source.account AND e.position > source.cursor AND e.position <= bound
-                 ORDER BY e.position
-                 LIMIT max_events) page;
+                 ORDER BY e.account, e.position
+                 LIMIT coalesce(max_events, meal_planner.batch_size(source.name))) page;
         CONTINUE WHEN last IS NULL;
+        matched := EXISTS (SELECT FROM meal_planner.event e
+                            WHERE e.account = source.account AND e.position > source.cursor AND e.position <= last
+                              AND meal_planner.matches(source.pattern, e));
+        -- What does not concern it is passed a thousand at a time.
+        IF NOT matched THEN
+            SELECT max(page.position) INTO far
+              FROM (SELECT e.position
+                      FROM meal_planner.event e
+                     WHERE e.account = source.account AND e.position > last AND e.position <= bound
+                     ORDER BY e.account, e.position
+                     LIMIT 1000) page;
+            SELECT e.position INTO hit
+              FROM meal_planner.event e
+             WHERE e.account = source.account AND e.position > last AND e.position <= far
+               AND meal_planner.matches(source.pattern, e)
+             ORDER BY e.account, e.position
+             LIMIT 1;
+            last := coalesce(hit - 1, far, last);
+        END IF;
 
         -- The key keeps a second worker out; its claim means "not mine".
         INSERT INTO meal_planner.worker_batch (account, subscription, after_position, up_to, token)
@@ -395,13 +436,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.claim_batch(bigint, int) IS
-'claims the next events of the worker subscription that is furthest behind; up_to equal to position: they matched nothing and are passed already';
+'claims the next events of the worker subscription that is furthest behind, at most max_events (NULL: batch_size); up_to equal to position: they matched nothing and are passed already';
 
 CREATE FUNCTION meal_planner.replay_queues(OUT account text, OUT subscription text, OUT replay bigint, OUT due timestamptz)
 RETURNS SETOF record
-LANGUAGE sql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT r.account, r.subscription, r.id, cursor.due
       FROM (SELECT DISTINCT ON (p.account, p.subscription) p.account, p.subscription, p.id
               FROM meal_planner.replay p
@@ -414,7 +458,8 @@ AS $$
                      LIMIT 1) cursor
      WHERE NOT EXISTS (SELECT FROM meal_planner.worker_batch b
                         WHERE b.account = r.account AND b.subscription = r.subscription AND b.replay = r.id
-                          AND b.after_position = cursor.position)
+                          AND b.after_position = cursor.position);
+END
 $$;
 COMMENT ON FUNCTION meal_planner.replay_queues() IS
 'replays for the sweep, the first of each subscription in an account, and when the next stretch of each is due; not those that a worker is running';
@@ -467,6 +512,12 @@ $$;
 COMMENT ON FUNCTION meal_planner.claim_replay(bigint, int) IS
 'claims the next stretch of the replay that has waited longest, or ends one; up_to equal to position: there is nothing to run';
 
+CREATE FUNCTION meal_planner.sweep_chores_due() RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_chores_due';
+COMMENT ON FUNCTION meal_planner.sweep_chores_due() IS
+'whether to look for dead workers and the like: at the start of a sweep, then once a second';
+
 CREATE FUNCTION meal_planner.sweep_claim(token bigint) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -478,8 +529,10 @@ BEGIN
     IF NOT meal_planner.sweep_time_left() THEN
         RETURN NULL;
     END IF;
-    PERFORM meal_planner.end_stale_appends();
-    PERFORM meal_planner.reap_dead_workers();
+    IF meal_planner.sweep_chores_due() THEN
+        PERFORM meal_planner.end_stale_appends();
+        PERFORM meal_planner.reap_dead_workers();
+    END IF;
     claimed := meal_planner.claim_delivery(token);
     -- Neither of the others keeps the other one waiting for ever.
     IF claimed.account IS NOT NULL THEN
@@ -599,7 +652,7 @@ BEGIN
         IF claimed.account IS NOT NULL THEN
             PERFORM meal_planner.sweep_run(claimed);
             COMMIT AND CHAIN;
-        ELSE
+        ELSIF NOT meal_planner.sweep_announce() THEN
             EXIT WHEN NOT meal_planner.sweep_sleep(meal_planner.next_due());
             COMMIT AND CHAIN;
         END IF;

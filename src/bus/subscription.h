@@ -35,6 +35,7 @@ typedef struct MpSubscription
 	MpMode		mode;
 	bool		paused;
 	int64		start_position;	/* where its cursor starts */
+	int			batch_size;		/* of this backend's next batch; 0: not known */
 	bool		broken;			/* its pattern or options are none: no event matches */
 	const MpPattern *pattern;
 	MpRetryPolicy policy;

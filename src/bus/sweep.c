@@ -27,18 +27,33 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 
+#define CHORES_EVERY_US		USECS_PER_SEC
+
+/*
+ * Events of a batch: so many that it takes no longer than this, within limits.
+ * When one fails they are run one by one, the first few of them: never more
+ * subtransactions than that in one transaction.
+ */
+#define FEW_EVENTS			50
+#define MANY_EVENTS			1000
+#define BATCH_US			100000
+
 /* This session's sweep. */
 static int64 my_token = 0;
 static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
 static bool turn = false;
+static TimestampTz next_chores = 0;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
 PG_FUNCTION_INFO_V1(mp_sweep_end);
 PG_FUNCTION_INFO_V1(mp_sweep_token);
 PG_FUNCTION_INFO_V1(mp_sweep_time_left);
 PG_FUNCTION_INFO_V1(mp_sweep_turn);
+PG_FUNCTION_INFO_V1(mp_sweep_announce);
 PG_FUNCTION_INFO_V1(mp_sweep_sleep);
+PG_FUNCTION_INFO_V1(mp_sweep_chores_due);
+PG_FUNCTION_INFO_V1(mp_batch_size);
 PG_FUNCTION_INFO_V1(mp_worker_is_dead);
 PG_FUNCTION_INFO_V1(mp_run_batch);
 
@@ -106,6 +121,7 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 	deadline = max_seconds > 0
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
 	turn = false;
+	next_chores = 0;
 	mp_notice_begin_sweep(deadline);
 	PG_RETURN_INT64(my_token);
 }
@@ -138,26 +154,48 @@ mp_sweep_turn(PG_FUNCTION_ARGS pg_attribute_unused())
 	PG_RETURN_BOOL(!turn);
 }
 
+static bool
+goes_on(void)
+{
+	return deadline != 0 && GetCurrentTimestamp() < deadline;
+}
+
 /*
  * Two calls make one sleep: the first announces it and lets the caller look for
  * work once more, so that nothing committed in between is missed.
  */
 Datum
+mp_sweep_announce(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	if (mp_is_waiting() || !goes_on())
+		PG_RETURN_BOOL(false);
+	mp_prepare_to_wait((MpWaitFor) {.account = MP_ANY_ACCOUNT});
+	PG_RETURN_BOOL(true);
+}
+
+Datum
 mp_sweep_sleep(PG_FUNCTION_ARGS)
 {
 	TimestampTz due = PG_ARGISNULL(0) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(0);
-	bool		goes_on = deadline != 0 && GetCurrentTimestamp() < deadline;
+	bool		again = goes_on();
 
-	if (goes_on && !mp_is_waiting())
-	{
-		mp_prepare_to_wait((MpWaitFor) {.account = MP_ANY_ACCOUNT});
-		PG_RETURN_BOOL(true);
-	}
-	if (goes_on)
+	if (again && mp_is_waiting())
 		(void) mp_wait_until(due, Min(deadline, mp_notice_next_look()));
 	if (mp_stop_waiting())
 		mp_notice_want();
-	PG_RETURN_BOOL(goes_on);
+	PG_RETURN_BOOL(again);
+}
+
+/* Not at every step: they look through what dead rows hide. */
+Datum
+mp_sweep_chores_due(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < next_chores)
+		PG_RETURN_BOOL(false);
+	next_chores = now + CHORES_EVERY_US;
+	PG_RETURN_BOOL(true);
 }
 
 Datum
@@ -258,6 +296,13 @@ run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to
 	count = mp_order_admit(subscription, events, count);
 	if (count == 0 || (count > 1 && mp_handler_run(subscription, events, count, &failure)))
 		return up_to;
+	subscription->batch_size = FEW_EVENTS;
+	if (count > FEW_EVENTS)
+	{
+		count = FEW_EVENTS;
+		stop_after(subscription, &events[count - 1], up_to);
+		up_to = mp_event_position(&events[count - 1]);
+	}
 	for (int i = 0; i < count; i++)
 	{
 		/* a failure before may keep it back */
@@ -274,6 +319,28 @@ run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to
 		}
 	}
 	return up_to;
+}
+
+/* A size for the next batch, from what this one took. */
+static void
+adapt_batch_size(MpSubscription *subscription, int count, TimestampTz began)
+{
+	int64		took = Max(GetCurrentTimestamp() - began, 1);
+	int64		fitting = BATCH_US * (int64) count / took;
+	int			highest = Min(2 * Max(count, FEW_EVENTS), MANY_EVENTS);
+
+	subscription->batch_size = (int) Max(Min(fitting, highest), FEW_EVENTS);
+}
+
+Datum
+mp_batch_size(PG_FUNCTION_ARGS)
+{
+	MpSubscriptions *subscriptions = mp_subscriptions_hold();
+	MpSubscription *subscription = mp_subscription_find(subscriptions, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	int			size = subscription ? subscription->batch_size : 0;
+
+	mp_subscriptions_release(subscriptions);
+	PG_RETURN_INT32(Max(size, FEW_EVENTS));
 }
 
 static void
@@ -319,6 +386,7 @@ mp_run_batch(PG_FUNCTION_ARGS)
 	if (subscription != NULL && !subscription->broken &&
 		(batch.replay != 0 ? subscription->mode != MP_PULL : subscription->mode == MP_WORKER))
 	{
+		TimestampTz began = GetCurrentTimestamp();
 		MpEvent    *events;
 		int			count = load_batch(subscription, &batch, &events);
 		int64	   *positions = palloc(sizeof(int64) * Max(count, 1));
@@ -327,6 +395,8 @@ mp_run_batch(PG_FUNCTION_ARGS)
 		for (int i = 0; i < count; i++)
 			positions[i] = mp_event_position(&events[i]);
 		reached = run_events(subscription, events, count, batch.up_to);
+		if (batch.replay == 0 && reached == batch.up_to)
+			adapt_batch_size(subscription, count, began);
 		end_batch(&batch, reached, count_up_to(positions, count, reached));
 	}
 	mp_spi_finish();

@@ -197,14 +197,22 @@ SELECT count(*) AS events, max(hops) AS hops FROM meal_planner.event WHERE accou
 SELECT sqlstate, event -> 'detail' AS detail FROM mp_dlq WHERE account = 'loop';
 SELECT mp_unsubscribe('loop');
 
--- A large batch is divided: more than 50 events never share a transaction.
+-- Batches begin with few events and grow while the handler is fast, but where
+-- one fails no more than 50 share its transaction.
 CREATE TABLE batch (xid xid8, event int);
 CREATE FUNCTION on_batch(e meal_planner.event) RETURNS void LANGUAGE sql
-AS $$ INSERT INTO batch VALUES (pg_current_xact_id(), (e.detail ->> 'n')::int) $$;
+AS $$ INSERT INTO batch VALUES (pg_current_xact_id(), (e.detail ->> 'n')::int);
+      SELECT 1 / ((e.detail ->> 'n')::int - 1997) $$; -- one fails
 SELECT mp_subscribe('batch', '{"detail-type": ["Batch"]}', 'on_batch(meal_planner.event)', 'worker');
-SELECT emit(1, 130, 'batch', 'Batch');
+SELECT emit(1, 3000, 'batch', 'Batch');
 CALL mp_sweep();
-SELECT count(*) AS events FROM batch GROUP BY xid ORDER BY min(event);
+SELECT count(*), count(DISTINCT event) AS events FROM batch;
+SELECT (array_agg(n ORDER BY first))[1] AS first_batch, max(n) <= 1000 AS not_too_large
+  FROM (SELECT count(*) AS n, min(event) AS first FROM batch GROUP BY xid) b;
+SELECT count(*) BETWEEN 0 AND 49 AS few
+  FROM batch b, meal_planner.dead_letter l
+ WHERE l.subscription = 'batch' AND b.xid::text = l.xmin::text;
+SELECT mp_discard_dlq(id, 'test') FROM mp_dlq WHERE subscription = 'batch';
 SELECT mp_unsubscribe('batch'), mp_unsubscribe('w');
 
 -- Sweeps by hand: not within a transaction, and with sensible arguments.
