@@ -143,7 +143,7 @@ take_deliveries(Claim *claim)
 		.sql = "WITH due AS MATERIALIZED (SELECT d.position FROM meal_planner.delivery d"
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
 		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3"
-		" ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED),"
+		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position LIMIT $4 FOR UPDATE SKIP LOCKED),"
 		" taken AS (UPDATE meal_planner.delivery u"
 		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due"
 		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) $2"

@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "bus/event_json.h"
+#include "bus/subscription_index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
@@ -36,14 +37,6 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* The subscriptions whose pattern pins detail-type to this one, by number. */
-typedef struct TypeEntry
-{
-	const char *literal;
-	size_t		len;
-	int			subscription;
-} TypeEntry;
-
 struct MpSubscriptions
 {
 	MemoryContext context;		/* a child of CacheMemoryContext; owns all */
@@ -55,11 +48,7 @@ struct MpSubscriptions
 	MpSubscription *all;
 	bool		has_inline;
 
-	/* inline ones: sorted by detail-type, and those that any type may match */
-	int			typed_count;
-	TypeEntry  *typed;
-	int			untyped_count;
-	int		   *untyped;
+	MpSubscriptionIndex index;	/* of the inline ones, by number */
 };
 
 static MpSubscriptions *current = NULL;
@@ -226,54 +215,18 @@ build_subscription(HeapTuple row, TupleDesc desc, MemoryContext context, MpSubsc
 	compile_subscription(subscription, options, pattern, context);
 }
 
-static int
-compare_types(const void *left, const void *right)
-{
-	const TypeEntry *a = left;
-	const TypeEntry *b = right;
-	int			order = memcmp(a->literal, b->literal, Min(a->len, b->len));
-
-	if (order == 0)
-		order = (a->len > b->len) - (a->len < b->len);
-	if (order == 0)
-		order = a->subscription - b->subscription;
-	return order;
-}
-
-/* So that a thousand subscriptions to other types cost an event nothing. */
 static void
 build_index(MpSubscriptions *set)
 {
-	int			room = 16;
-
-	set->typed = MemoryContextAlloc(set->context, sizeof(TypeEntry) * room);
-	set->untyped = MemoryContextAlloc(set->context, sizeof(int) * Max(set->count, 1));
+	set->index.context = set->context;
 	for (int i = 0; i < set->count; i++)
 	{
-		const char *const *literals;
-		const size_t *lengths;
-		int			count;
-
 		if (set->all[i].mode != MP_INLINE || set->all[i].broken)
 			continue;
 		set->has_inline = true;
-		count = mp_pattern_literals(set->all[i].pattern, "detail-type", &literals, &lengths);
-		if (count < 0)
-		{
-			set->untyped[set->untyped_count++] = i;
-			continue;
-		}
-		for (int n = 0; n < count; n++)
-		{
-			if (set->typed_count == room)
-			{
-				room *= 2;
-				set->typed = repalloc(set->typed, sizeof(TypeEntry) * room);
-			}
-			set->typed[set->typed_count++] = (TypeEntry) {literals[n], lengths[n], i};
-		}
+		mp_subscription_index_add(&set->index, set->all[i].pattern, i);
 	}
-	qsort(set->typed, set->typed_count, sizeof(TypeEntry), compare_types);
+	mp_subscription_index_sort(&set->index);
 }
 
 static MpSubscriptions *
@@ -354,53 +307,22 @@ mp_subscriptions_has_inline(const MpSubscriptions *subscriptions)
 	return subscriptions->has_inline;
 }
 
-/* The first entry of a detail-type, or where it would stand. */
-static int
-first_of_type(const MpSubscriptions *set, const TypeEntry *wanted)
-{
-	int			low = 0;
-	int			high = set->typed_count;
-
-	while (low < high)
-	{
-		int			middle = low + (high - low) / 2;
-
-		if (compare_types(&set->typed[middle], wanted) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 int
 mp_subscriptions_matching(MpSubscriptions *subscriptions, const MpEvent *event,
 						  MpSubscription ***matching)
 {
-	text	   *type = DatumGetTextPP(event->values[MP_EVENT_DETAIL_TYPE]);
-	TypeEntry	wanted = {VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type), -1};
-	int			t = first_of_type(subscriptions, &wanted);
-	int			u = 0;
-	int			count = 0;
 	MpJson		json = mp_json_of_event(event);
+	MpCandidates candidates;
+	int			number;
+	int			count = 0;
 
 	*matching = NULL;
-	/* Both lists are sorted by number: merging them keeps the order of names. */
-	for (;;)
+	mp_candidates_begin(&subscriptions->index, event, &candidates);
+	while ((number = mp_candidates_next(&subscriptions->index, &candidates)) >= 0)
 	{
-		bool		typed = t < subscriptions->typed_count &&
-			subscriptions->typed[t].len == wanted.len &&
-			memcmp(subscriptions->typed[t].literal, wanted.literal, wanted.len) == 0;
-		bool		untyped = u < subscriptions->untyped_count;
-		MpSubscription *candidate;
+		MpSubscription *candidate = &subscriptions->all[number];
 
-		if (typed && untyped)
-			typed = subscriptions->typed[t].subscription < subscriptions->untyped[u];
-		else if (!typed && !untyped)
-			return count;
-		candidate = &subscriptions->all[typed ? subscriptions->typed[t++].subscription
-										: subscriptions->untyped[u++]];
-		/* a pattern may list the same type twice */
+		/* a pattern may list the same string twice */
 		if (count > 0 && (*matching)[count - 1] == candidate)
 			continue;
 		if (!mp_pattern_match(candidate->pattern, &mp_json_reader, &json))
@@ -409,6 +331,7 @@ mp_subscriptions_matching(MpSubscriptions *subscriptions, const MpEvent *event,
 			*matching = palloc(sizeof(MpSubscription *) * Max(subscriptions->count, 1));
 		(*matching)[count++] = candidate;
 	}
+	return count;
 }
 
 MpSubscription *

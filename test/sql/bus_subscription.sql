@@ -208,6 +208,28 @@ SELECT mp_unsubscribe(name) FROM mp_subscriptions WHERE NOT builtin;
 RESET client_min_messages;
 DROP FUNCTION on_gone;
 
+-- Found by detail type, by source or tried for every event: each gets its events once, in the order of the names.
+DO $$
+DECLARE
+    pattern record;
+BEGIN
+    FOR pattern IN SELECT * FROM (VALUES
+        ('1 source', '{"source": ["x"]}'), ('2 any', '{"detail": {"n": [{"exists": true}]}}'), ('3 type', '{"detail-type": ["P"]}'),
+        ('4 sources', '{"source": ["y", "x", "x"]}'), ('5 both', '{"detail-type": ["Q", "P"], "source": ["x"]}'),
+        ('6 prefix', '{"source": [{"prefix": "x"}]}'), ('7 mixed', '{"source": ["z", {"prefix": "y"}]}'), ('8 other', '{"source": ["xx"]}')
+      ) AS p (name, pattern)
+    LOOP
+        EXECUTE format('CREATE FUNCTION %I(e meal_planner.event) RETURNS void LANGUAGE sql AS
+                        $f$ INSERT INTO seen (subscription, event) VALUES (%L, e.source || '' '' || e.detail_type) $f$', pattern.name, pattern.name);
+        PERFORM mp_subscribe(pattern.name, pattern.pattern::jsonb, format('%I(meal_planner.event)', pattern.name)::regprocedure);
+    END LOOP;
+END $$;
+SELECT count(mp_emit_event(type, '{"n": 1}', source => source))
+  FROM unnest(ARRAY['P', 'Q', 'R']) type, unnest(ARRAY['x', 'y', 'z', 'xx', 'w']) source;
+SELECT event, string_agg(subscription, ', ' ORDER BY n) AS got FROM seen WHERE event LIKE '% _' AND subscription <> 'down' GROUP BY event ORDER BY event;
+SELECT count(mp_unsubscribe(name)) FROM mp_subscriptions WHERE NOT builtin;
+DROP FUNCTION "1 source", "2 any", "3 type", "4 sources", "5 both", "6 prefix", "7 mixed", "8 other";
+
 DROP FUNCTION on_a, on_b, on_null, on_strict, wrong_argument, two_arguments, wrong_result, set_result, on_change, on_down;
 DROP PROCEDURE a_procedure;
 DROP TABLE seen;
