@@ -57,9 +57,12 @@ BEGIN
         FOR queue IN
             SELECT s.name, s.pattern,
                    greatest(meal_planner.cursor_position(source.account, s.name), s.start_position) AS cursor,
-                   (SELECT d.next_attempt_at FROM meal_planner.delivery d
-                     WHERE d.account = source.account AND d.subscription = s.name AND d.token IS NULL
-                     ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1) AS due
+                   least((SELECT d.next_attempt_at FROM meal_planner.delivery d
+                           WHERE d.account = source.account AND d.subscription = s.name AND d.token IS NULL
+                           ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1),
+                         (SELECT c.due FROM meal_planner.replay_cursor c
+                           WHERE c.account = source.account AND c.subscription = s.name
+                           ORDER BY c.account, c.subscription, c.replay LIMIT 1)) AS due
               FROM meal_planner.subscription s
              WHERE s.mode = 'pull' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
         LOOP

@@ -150,7 +150,21 @@ CREATE TYPE meal_planner.replay_stretch AS (
 COMMENT ON TYPE meal_planner.replay_stretch IS
 'what is next in a replay: (after_position, up_to] with so many events; up_to NULL: there is nothing to take';
 
--- Whoever takes a stretch holds the replay's row to the end of the transaction.
+-- Whoever moves a replay holds its row to the end of the transaction.
+CREATE FUNCTION meal_planner.lock_replay(account text, subscription text, replay bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM meal_planner.replay r
+      WHERE r.account = $1 AND r.subscription = $2 AND r.id = $3
+        FOR UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.lock_replay(text, text, bigint) IS
+'locks a replay; false when somebody else has it or it is gone';
+
 CREATE FUNCTION meal_planner.next_stretch(
     account text, subscription text, replay bigint, max_events int, before_claims bigint DEFAULT NULL)
 RETURNS meal_planner.replay_stretch
@@ -168,8 +182,7 @@ DECLARE
     matching  jsonb;
 BEGIN
     SELECT * INTO r FROM meal_planner.replay p
-     WHERE p.account = $1 AND p.subscription = $2 AND p.id = $3
-       FOR UPDATE SKIP LOCKED;
+     WHERE p.account = $1 AND p.subscription = $2 AND p.id = $3;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -201,7 +214,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.next_stretch(text, text, bigint, int, bigint) IS
-'locks a replay and returns its next stretch, up to the position before_claims if that is given; NULL when somebody else has it or it is gone';
+'the next stretch of a replay, up to the position before_claims if that is given; NULL when it is gone';
 
 CREATE FUNCTION meal_planner.end_replay(account text, subscription text, replay bigint) RETURNS void
 LANGUAGE sql VOLATILE
@@ -240,10 +253,11 @@ CREATE TYPE meal_planner.pull_stretch AS (
     after_position bigint,
     up_to          bigint,
     left_out       bigint[],
-    due            timestamptz
+    due            timestamptz,
+    moved          boolean
 );
 COMMENT ON TYPE meal_planner.pull_stretch IS
-'what a consumer gets of a replay: the events of (after_position, up_to] but those left out; replay NULL: nothing, at least not before due';
+'what a consumer gets of a replay: the events of (after_position, up_to] but those left out; replay NULL: nothing, at least not before due. moved: something was written';
 
 CREATE FUNCTION meal_planner.pull_stretch(
     account text, subscription text, log_position bigint, first_claim bigint, max_events int, at_once boolean)
@@ -259,6 +273,7 @@ DECLARE
     stretch       meal_planner.replay_stretch;
     result        meal_planner.pull_stretch;
 BEGIN
+    result.moved := false;
     -- 10000 events that match nothing are as far as one claim looks.
     FOR n IN 1 .. 20 LOOP
         SELECT c.replay, c.position, c.due, c.log_position INTO source
@@ -269,7 +284,7 @@ BEGIN
          ORDER BY c.account DESC, c.subscription DESC, c.replay DESC, c.position DESC
          LIMIT 1;
         IF NOT FOUND THEN
-            RETURN NULL;
+            RETURN result;
         ELSIF source.due > meal_planner.clock() OR (source.log_position = $3 AND NOT $6) THEN
             result.due := source.due;
             RETURN result;
@@ -282,14 +297,15 @@ BEGIN
              WHERE c.account = $1 AND c.subscription = $2 AND c.number >= $4 AND c.up_to > source.position;
         END IF;
         stretch := meal_planner.next_stretch($1, $2, source.replay, $5, before_claims);
-        IF stretch.name IS NULL THEN
-            RETURN NULL;
+        IF stretch.name IS NULL OR (stretch.up_to IS NULL AND before_claims IS NOT NULL) THEN
+            RETURN result;
         ELSIF stretch.up_to IS NULL THEN
-            IF before_claims IS NOT NULL THEN
-                RETURN NULL;
-            END IF;
+            EXIT WHEN NOT meal_planner.lock_replay($1, $2, source.replay);
+            result.moved := true;
             PERFORM meal_planner.end_replay($1, $2, source.replay);
         ELSIF stretch.events = 0 THEN
+            EXIT WHEN NOT meal_planner.lock_replay($1, $2, source.replay);
+            result.moved := true;
             PERFORM meal_planner.move_replay($1, $2, source.replay, stretch.after_position, stretch.up_to, 0,
                                              source.log_position);
         ELSE
@@ -308,12 +324,11 @@ BEGIN
             RETURN result;
         END IF;
     END LOOP;
-    result.due := source.due;
     RETURN result;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.pull_stretch(text, text, bigint, bigint, int, boolean) IS
-'locks the first replay of a pull subscription and returns its next stretch, before what consumers hold; under order_lock. at_once: although the log has not moved since the last one, whose turn it would be';
+'the next stretch of the first replay of a pull subscription, before what consumers hold; passes what matches nothing; under order_lock. at_once: although the log has not moved since the last one, whose turn it would be';
 
 CREATE VIEW @extschema@.mp_replays AS
 SELECT r.id, r.name, r.subscription, r.account, r.pattern, r.events, c.delivered,

@@ -51,9 +51,6 @@ BEGIN
         RAISE EXCEPTION 'MP409: subscription "%" has live deliveries', name
             USING ERRCODE = 'MP409', HINT = 'retry=yes. Let the sweep or the consumers finish them, or say dead_letter or discard.';
     END IF;
-    DELETE FROM meal_planner.replay r WHERE r.subscription = mp_unsubscribe.name;
-    DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
-    DELETE FROM meal_planner.replay_cursor c WHERE c.subscription = name;
     IF deliveries IS DISTINCT FROM 'discard' THEN
         -- what consumers hold are deliveries, too
         PERFORM meal_planner.expire_claim(c.account, c.subscription, c.number, 0, false)
@@ -61,6 +58,10 @@ BEGIN
           WHERE c.subscription = name;
     END IF;
     DELETE FROM meal_planner.consumer_claim c WHERE c.subscription = name;
+    -- after the order lock of the claims, which a consumer has when it moves a replay
+    DELETE FROM meal_planner.replay r WHERE r.subscription = mp_unsubscribe.name;
+    DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
+    DELETE FROM meal_planner.replay_cursor c WHERE c.subscription = name;
     DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
     -- Nobody goes on with a replay; its letter must not wait for one for ever,
     -- nor block a subscription that takes the name later.
@@ -478,8 +479,8 @@ BEGIN
          WHERE q.due <= meal_planner.clock()
          ORDER BY q.due, q.replay
     LOOP
+        CONTINUE WHEN NOT meal_planner.lock_replay(source.account, source.subscription, source.replay);
         stretch := meal_planner.next_stretch(source.account, source.subscription, source.replay, max_events);
-        CONTINUE WHEN stretch.name IS NULL;
         INSERT INTO meal_planner.worker_batch (account, subscription, replay, after_position, up_to, token)
         VALUES (source.account, source.subscription, source.replay, stretch.after_position,
                 coalesce(stretch.up_to, stretch.after_position), $1)

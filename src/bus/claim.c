@@ -306,27 +306,30 @@ take_replay(Claim *claim, MpReplayStretch *stretch, const MpCursor *cursor, bool
 		.log_position = cursor->position, .first_claim = cursor->first_claim, .wanted = claim->wanted,
 		.at_once = at_once
 	};
+	bool		moved = false;
 	int64		reached;
 	Datum	   *left_out;
 	int			left_out_count;
 
-	if (claim->wanted <= 0 || !mp_replay_next(stretch, &ask, due))
-		return false;
+	if (claim->wanted <= 0 || !mp_replay_next(stretch, &ask, &moved, due))
+		return moved;
 	begin_taking(claim);
-	deconstruct_array(DatumGetArrayTypeP(stretch->left_out), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-					  TYPALIGN_DOUBLE, &left_out, NULL, &left_out_count);
-	for (int i = 0; i < left_out_count; i++)
-		claim->settled = accumArrayResult(claim->settled, left_out[i], false, INT8OID, claim->memory);
 	claim->replay_name = stretch->name;
 	reached = take_page(claim, stretch->rows, stretch->count, stretch->after_position);
 	if (!claim->stuck)
 		reached = stretch->up_to;
-	stretch->up_to = reached;
-	if (reached > stretch->after_position)
-		mp_replay_move(stretch, reached, claim->events, cursor->position);
 	if (claim->events == 0)
 		claim->replay_name = NULL;
-	return reached > stretch->after_position;
+	if (reached == stretch->after_position)
+		return moved;			/* all of it waits for its keys */
+
+	stretch->up_to = reached;
+	mp_replay_move(stretch, reached, claim->events, cursor->position);
+	deconstruct_array(DatumGetArrayTypeP(stretch->left_out), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &left_out, NULL, &left_out_count);
+	for (int i = 0; i < left_out_count; i++)
+		claim->settled = accumArrayResult(claim->settled, left_out[i], false, INT8OID, claim->memory);
+	return true;
 }
 
 static void

@@ -19,11 +19,11 @@ name_of_replay(const MpReplayStretch *stretch)
 
 	mp_plan_execute(&plan, values, NULL, 1);
 	if (SPI_processed == 0)
-		elog(ERROR, "a replay is gone that is locked");
+		return NULL;
 	return DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-void
+bool
 mp_replay_load(MpReplayStretch *stretch)
 {
 	static MpPlan plan = {
@@ -42,9 +42,12 @@ mp_replay_load(MpReplayStretch *stretch)
 	};
 
 	stretch->name = name_of_replay(stretch);
+	if (stretch->name == NULL)
+		return false;
 	mp_plan_execute(&plan, values, NULL, 0);
 	stretch->rows = SPI_tuptable;
 	stretch->count = SPI_processed;
+	return true;
 }
 
 int64
@@ -64,10 +67,10 @@ mp_replay_first(Datum account, Datum subscription)
 }
 
 bool
-mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, TimestampTz *due)
+mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, bool *moved, TimestampTz *due)
 {
 	static MpPlan plan = {
-		.sql = "SELECT p.replay, p.after_position, p.up_to, p.left_out, p.due"
+		.sql = "SELECT p.replay, p.after_position, p.up_to, p.left_out, p.due, p.moved"
 		" FROM meal_planner.pull_stretch($1, $2, $3, $4, $5, $6) p",
 	.types = {TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, BOOLOID}};
 	Datum		values[6] = {
@@ -84,6 +87,7 @@ mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, TimestampTz *du
 	desc = SPI_tuptable->tupdesc;
 	value = SPI_getbinval(row, desc, 5, &isnull);
 	*due = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	*moved = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
 	value = SPI_getbinval(row, desc, 1, &isnull);
 	if (isnull)
 		return false;
@@ -91,12 +95,11 @@ mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, TimestampTz *du
 	stretch->after_position = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
 	stretch->up_to = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
 	stretch->left_out = SPI_getbinval(row, desc, 4, &isnull);
-	mp_replay_load(stretch);
-	return true;
+	return mp_replay_load(stretch);
 }
 
-void
-mp_replay_move(const MpReplayStretch *stretch, int64 reached, int64 events, int64 log_position)
+static void
+move(const MpReplayStretch *stretch, int64 reached, int64 events, int64 log_position)
 {
 	static MpPlan plan = {
 		.sql = "SELECT meal_planner.move_replay($1, $2, $3, $4, $5, $6, $7)",
@@ -108,4 +111,28 @@ mp_replay_move(const MpReplayStretch *stretch, int64 reached, int64 events, int6
 	};
 
 	mp_plan_execute(&plan, values, NULL, 1);
+}
+
+/* Who ends the replay waits for the row of the batch that is running. */
+void
+mp_replay_end_batch(const MpReplayStretch *stretch, int64 reached, int64 events)
+{
+	move(stretch, reached, events, 0);
+}
+
+/*
+ * If somebody is just ending the replay, this stretch is its last: we wait for
+ * its row, and then there is none to move.
+ */
+void
+mp_replay_move(const MpReplayStretch *stretch, int64 reached, int64 events, int64 log_position)
+{
+	static MpPlan lock = {
+		.sql = "SELECT FROM meal_planner.replay r WHERE r.account OPERATOR(pg_catalog.=) $1"
+		" AND r.subscription OPERATOR(pg_catalog.=) $2 AND r.id OPERATOR(pg_catalog.=) $3 FOR UPDATE",
+	.types = {TEXTOID, TEXTOID, INT8OID}};
+	Datum		values[3] = {stretch->account, stretch->subscription, Int64GetDatum(stretch->replay)};
+
+	mp_plan_execute(&lock, values, NULL, 1);
+	move(stretch, reached, events, log_position);
 }

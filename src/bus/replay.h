@@ -24,9 +24,10 @@ typedef struct MpReplayStretch
 
 /*
  * Loads the name and the events of a stretch, but not those that have a
- * delivery, which will bring them.  SPI is connected for all of these.
+ * delivery, which will bring them; false when the replay is gone.  SPI is
+ * connected for all of these.
  */
-extern void mp_replay_load(MpReplayStretch *stretch);
+extern bool mp_replay_load(MpReplayStretch *stretch);
 
 /* The first replay of a subscription in an account; 0: none. */
 extern int64 mp_replay_first(Datum account, Datum subscription);
@@ -41,12 +42,14 @@ typedef struct MpReplayAsk
 } MpReplayAsk;
 
 /*
- * Locks the first replay and loads its next stretch; false when there is
- * nothing to take, at least not before *due.
+ * Loads the next stretch of the first replay; false when there is nothing to
+ * take, at least not before *due.  The order lock is held, nothing else locked,
+ * unless *moved: the replay was moved over what matches nothing, or has ended.
  */
-extern bool mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, TimestampTz *due);
+extern bool mp_replay_next(MpReplayStretch *stretch, const MpReplayAsk *ask, bool *moved, TimestampTz *due);
 
-/* The replay has come to `reached`, over so many events. */
+/* The replay has come to `reached`, over so many events: for a worker, and for a consumer. */
+extern void mp_replay_end_batch(const MpReplayStretch *stretch, int64 reached, int64 events);
 extern void mp_replay_move(const MpReplayStretch *stretch, int64 reached, int64 events, int64 log_position);
 
 #endif							/* MP_BUS_REPLAY_H */

@@ -234,7 +234,8 @@ load_batch(MpSubscription *subscription, MpReplayStretch *batch, MpEvent **event
 
 	if (batch->replay != 0)
 	{
-		mp_replay_load(batch);
+		if (!mp_replay_load(batch))
+			elog(ERROR, "the replay of a batch is gone");
 		rows = batch->rows;
 		read = batch->count;
 	}
@@ -354,7 +355,7 @@ end_batch(const MpReplayStretch *batch, int64 reached, int64 events)
 	};
 
 	if (batch->replay != 0)
-		mp_replay_move(batch, reached, events, 0);
+		mp_replay_end_batch(batch, reached, events);
 	else
 		mp_plan_execute(&move, values, NULL, 1);
 }
