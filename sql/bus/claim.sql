@@ -41,14 +41,14 @@ LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 100
 AS 'MODULE_PATHNAME', 'mp_claim';
 COMMENT ON FUNCTION @extschema@.mp_claim(text, int, float8, text, text, float8) IS
 'claims up to max_events due events of a pull subscription for lease_seconds: nobody else gets them until they are acknowledged, failed or the lease has ended. First what was retried or delayed, then the log in order; attempt counts from 1. No row: nothing is due, or the subscription is paused.
-wait_seconds (at most 60): wait so long for an event; the transaction holds its snapshot meanwhile. worker: a name shown to operators. Commit before handling the events: other consumers wait for a claim that is not committed.
+wait_seconds (at most 60): wait so long for an event; the transaction holds its snapshot meanwhile. It comes back earlier with no row when it has ended leases or put delayed events away, which others wait for: just claim again. worker: a name shown to operators. Commit before handling the events: other consumers wait for a claim that is not committed.
 Errors: MP400, MP404, MP409 for a subscription of another mode and in a REPEATABLE READ or SERIALIZABLE transaction, MP503.';
 
 CREATE FUNCTION @extschema@.mp_ack(token uuid, event_ids uuid[] DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_ack';
 COMMENT ON FUNCTION @extschema@.mp_ack(uuid, uuid[]) IS
-'the events of a claim are done: all that it still holds (event_ids NULL), or some. False when the lease has ended: nothing is changed and somebody else will get or has got them. Acknowledging an event twice is harmless. MP404 for an event that the claim never held';
+'the events of a claim are done: all that it still holds (event_ids NULL), or some. False when the claim is no more, because its lease has ended (somebody else will get or has got the events) or all of it was settled: nothing is changed. Acknowledging some events twice is harmless. MP404 for an event that the claim cannot have held';
 
 CREATE FUNCTION @extschema@.mp_fail(
     token uuid, event_id uuid, error_type text, error_message text, retry_after float8 DEFAULT NULL)
@@ -56,7 +56,7 @@ RETURNS text
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_fail';
 COMMENT ON FUNCTION @extschema@.mp_fail(uuid, uuid, text, text, float8) IS
-'an event of a claim failed. error_type transient: it is claimed again after the subscription''s backoff or retry_after seconds (retry), until its attempts are used up (dead); permanent: a dead letter at once (dead). lease_lost: the claim holds it no more, nothing is changed. The other events of the claim stay with it. MP400, MP404 for an event that the claim never held';
+'an event of a claim failed. error_type transient: it is claimed again after the subscription''s backoff or retry_after seconds (retry), until its attempts are used up (dead); permanent: a dead letter at once (dead). lease_lost: the claim holds it no more, nothing is changed. The other events of the claim stay with it. MP400, MP404 for an event that the claim cannot have held';
 
 CREATE FUNCTION @extschema@.mp_extend(token uuid, lease_seconds float8) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE

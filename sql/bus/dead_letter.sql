@@ -50,7 +50,7 @@ CREATE TABLE meal_planner.alert (
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up; NOTIFY mp_alert goes out with it, once per transaction';
+'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused); NOTIFY mp_alert goes out with it, once per transaction';
 SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE FUNCTION meal_planner.record_dead_letter(

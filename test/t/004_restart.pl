@@ -142,8 +142,10 @@ for my $how ('restart', 'kill -9', 'restart')
 	# numbers of claims come from the same clock
 	push @claims, query("SELECT meal_planner.event_position(token) FROM mp_claim('held', 1, 86400)");
 	is(query("SELECT attempt FROM mp_claim('acked', 1, 0.001)"), 1, "clock back, $how: an event is claimed");
-	is(query("SELECT attempt, mp_ack(token) FROM mp_claim('acked', 1, wait_seconds => 60)"),
-		'2|t', "clock back, $how: and again when the lease has ended");
+	# the claim that ends the lease has that to commit, and comes back with nothing
+	my $again = '';
+	$again = query("SELECT attempt, mp_ack(token) FROM mp_claim('acked', 1, wait_seconds => 60)") until $again ne '';
+	is($again, '2|t', "clock back, $how: and again when the lease has ended");
 
 	push @positions, split / /, emit_some(20);
 	is(query('SELECT max(position) FROM meal_planner.event'), $positions[-1], "clock back, $how: the last event has the highest position");

@@ -135,10 +135,10 @@ $session->query_safe('COMMIT');
 note "one transaction: contexts $early->{contexts} kB, then $late->{contexts} kB";
 cmp_ok(($late->{contexts} - $early->{contexts}) * 1024 / 20000, '<', 100, 'one transaction: less than 100 bytes per event');
 
-# Sweeps: retries, and a worker subscription.
+# Sweeps: retries, and a worker subscription, whose batches grow to their full size in the beginning.
 $session->query_safe("SELECT mp_subscribe('worker', '{\"source\":[\"memory\"],\"detail-type\":[\"Plain\"]}', 'on_good(meal_planner.event)', 'worker')");
 $session->query_safe('DELETE FROM meal_planner.delivery');
-$session->query_safe("CALL emit('Plain', 2000, '{}'); CALL emit('Bad', 1000, '{\"code\":\"MPT01\"}'); SET meal_planner.clock_offset = 5; CALL mp_sweep()");
+$session->query_safe("CALL emit('Plain', 20000, '{}'); CALL emit('Bad', 1000, '{\"code\":\"MPT01\"}'); SET meal_planner.clock_offset = 5; CALL mp_sweep()");
 $early = memory();
 $session->query_safe("CALL emit('Plain', 50000, '{}'); CALL emit('Bad', 5000, '{\"code\":\"MPT01\"}'); SET meal_planner.clock_offset = 50; CALL mp_sweep()");
 $late = memory();
