@@ -14,14 +14,17 @@ SELECT p.profile, o.object
   FROM (VALUES
     ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
     ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
-    ('consumer', ARRAY['mp_claim', 'mp_ack', 'mp_fail', 'mp_extend']),
-    ('sweeper', ARRAY['mp_sweep', 'sweep_announce', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_retain', 'sweep_run',
+    ('consumer', ARRAY['mp_claim', 'mp_ack', 'mp_fail', 'mp_extend',
+                       'mp_check_processed', 'mp_mark_processed',
+                       'mp_begin_operation', 'mp_complete_operation', 'mp_release_operation']),
+    ('sweeper', ARRAY['mp_sweep', 'sweep_announce', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_purge',
+                      'sweep_retain', 'sweep_run',
                       'sweep_sleep', 'next_due']),
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
                        'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq', 'mp_replay', 'mp_cancel_replay', 'mp_replays',
                        'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_alerts', 'mp_event_rates',
                        'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
-                       'mp_handler_stats', 'handler_stats'])
+                       'mp_handler_stats', 'handler_stats', 'mp_operations'])
   ) AS p (profile, objects),
   LATERAL unnest(p.objects) AS o (object);
 INSERT INTO meal_planner.grant_profile (profile, object)

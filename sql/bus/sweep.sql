@@ -643,6 +643,8 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     PERFORM meal_planner.sweep_maintain();
     COMMIT AND CHAIN;
+    PERFORM meal_planner.sweep_purge();
+    COMMIT AND CHAIN;
     FOR n IN 1 .. 10 LOOP
         EXIT WHEN NOT meal_planner.sweep_retain();
         COMMIT AND CHAIN;

@@ -19,6 +19,11 @@ INSERT INTO api VALUES
 ('mp_ack', 'token uuid, event_ids uuid[] DEFAULT NULL::uuid[]', 'boolean'),
 ('mp_fail', 'token uuid, event_id uuid, error_type text, error_message text, retry_after double precision DEFAULT NULL::double precision', 'text'),
 ('mp_extend', 'token uuid, lease_seconds double precision', 'boolean'),
+('mp_check_processed', $$event_id text, operation text, account text DEFAULT 'local'::text$$, 'boolean'),
+('mp_mark_processed', $$event_id text, operation text, ttl_seconds double precision DEFAULT 86400, result jsonb DEFAULT NULL::jsonb, account text DEFAULT 'local'::text$$, 'boolean'),
+('mp_begin_operation', $$operation text, key text, request jsonb DEFAULT NULL::jsonb, ttl_seconds double precision DEFAULT 86400, lease_seconds double precision DEFAULT 60, on_owner_lost text DEFAULT 'retry'::text, account text DEFAULT 'local'::text$$, 'jsonb'),
+('mp_complete_operation', 'token uuid, result jsonb', 'boolean'),
+('mp_release_operation', 'token uuid', 'boolean'),
 ('mp_sweep', 'IN max_seconds double precision DEFAULT 0', 'procedure'),
 ('mp_schedule_sweeps', '', 'bigint'),
 ('mp_unschedule_sweeps', '', 'void'),
@@ -46,7 +51,7 @@ CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
     ('issue 3', 'mp_emit_cloudevent mp_cloudevent'),
-    ('issue 4', 'mp_check_processed mp_mark_processed mp_begin_operation mp_complete_operation mp_release_operation mp_redrive_dlq'),
+    ('issue 4', 'mp_redrive_dlq'),
     ('issue 4', 'mp_breaker_configure mp_breaker_acquire mp_breaker_report mp_breaker_force'),
     ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
     ('a later issue', 'mp_health mp_update_recipe mp_delete_recipe mp_import_recipe mp_track_food mp_nutrition_day mp_activate_meal_plan'),
@@ -62,6 +67,7 @@ INSERT INTO api_view VALUES
 ('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
+('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
@@ -96,7 +102,8 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay') ORDER BY name;
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
+                'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
                 'mp_claim', 'mp_ack', 'mp_fail', 'mp_replay')

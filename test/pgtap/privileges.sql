@@ -52,6 +52,10 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT mp_replay('s') $$, '42501'), ($$ SELECT mp_cancel_replay(1) $$, '42501'), ('SELECT * FROM mp_replays', '42501'),
     ($$ SELECT meal_planner.next_stretch('a', 'b', 1, 1) $$, '42501'), ($$ SELECT meal_planner.move_replay('a', 'b', 1, 1, 2, 3) $$, '42501'),
     ($$ SELECT mp_replay_name() $$, 'ok'), ($$ SELECT mp_set_retention(1) $$, '42501'), ($$ SELECT meal_planner.sweep_retain() $$, '42501'),
+    ($$ SELECT mp_check_processed('e', 'o') $$, '42501'), ($$ SELECT mp_mark_processed('e', 'o') $$, '42501'), ($$ SELECT mp_begin_operation('o', 'k') $$, '42501'),
+    ($$ SELECT mp_complete_operation(gen_random_uuid(), '1') $$, '42501'), ($$ SELECT mp_release_operation(gen_random_uuid()) $$, '42501'),
+    ($$ SELECT meal_planner.operation_lock('a', 'o', 'k', true) $$, '42501'), ($$ SELECT meal_planner.operation_of_key('a', 'o', 'k', now()) $$, '42501'),
+    ($$ SELECT meal_planner.operation_token() $$, '42501'), ($$ SELECT meal_planner.sweep_purge() $$, '42501'), ('SELECT * FROM mp_operations', '42501'),
     ($$ SELECT meal_planner.drop_partition('meal_planner.event_default') $$, '42501'), ('SELECT * FROM mp_partitions', '42501'),
     ($$ SELECT mp_grant('mp_t_nobody', 'operator') $$, '42501'),
     ($$ SELECT meal_planner.ensure_partition(1) $$, '42501'), ($$ SELECT meal_planner.next_position() $$, '42501'),
@@ -94,6 +98,10 @@ SELECT is(pg_temp.as_role('mp_t_reader', call), outcome, 'reader: ' || call) FRO
 SELECT is(pg_temp.as_role('mp_t_consumer', call), outcome, 'consumer: ' || call) FROM (VALUES
     ($$ SELECT mp_claim('nobody') $$, 'MP404'), ($$ SELECT mp_ack(gen_random_uuid()) $$, 'ok'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, 'ok'),
     ($$ SELECT mp_fail(gen_random_uuid(), gen_random_uuid(), 'transient', 'x') $$, 'ok'),
+    ($$ SELECT mp_mark_processed('e', 'o') $$, 'ok'), ($$ SELECT mp_check_processed('e', 'o') $$, 'ok'),
+    ($$ SELECT mp_complete_operation((mp_begin_operation('o', 'k') ->> 'token')::uuid, '1') $$, 'ok'),
+    ($$ SELECT mp_begin_operation('o', 'k', '1') $$, 'MP422'), ($$ SELECT mp_release_operation(gen_random_uuid()) $$, 'ok'),
+    ('SELECT * FROM mp_operations', '42501'), ('SELECT * FROM meal_planner.operation', '42501'), ($$ SELECT meal_planner.operation_of_token(gen_random_uuid(), now()) $$, '42501'),
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ('SELECT * FROM mp_read_events()', '42501'), ('SELECT * FROM meal_planner.consumer_claim', '42501')
   ) AS c (call, outcome);
 SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call) FROM (VALUES
@@ -107,6 +115,9 @@ SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call)
     ('SELECT * FROM mp_subscriptions', 'ok'), ('SELECT * FROM mp_in_flight', 'ok'), ('SELECT * FROM mp_handler_stats', 'ok'),
     ($$ SELECT mp_set_retention(3650) $$, 'ok'), ('SELECT held_by FROM mp_partitions', 'ok'), ($$ SELECT mp_set_retention(NULL) $$, 'ok'),
     ($$ SELECT meal_planner.drop_partition('meal_planner.event_default') $$, '42501'), ($$ SELECT meal_planner.end_stale_appends() $$, '42501'),
+    ($$ SELECT mp_begin_operation('o', 'lost', lease_seconds => 0, on_owner_lost => 'block') $$, 'ok'), ($$ SELECT mp_begin_operation('o', 'lost') $$, 'MP409'),
+    ($$ SELECT mp_release_operation(token) FROM mp_operations $$, 'ok'), ($$ SELECT mp_begin_operation('o', 'lost') $$, 'ok'),
+    ('DELETE FROM meal_planner.operation', '42501'),
     ($$ SELECT mp_unsubscribe('pulled') $$, 'ok'),
     ('SELECT * FROM meal_planner.event', '42501'), ($$ DELETE FROM meal_planner.dead_letter $$, '42501'),
     ($$ UPDATE meal_planner.subscription SET owner = 'postgres' $$, '42501'),

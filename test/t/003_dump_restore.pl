@@ -65,6 +65,7 @@ SELECT mp_emit_event('Dish', '{"n":56}');
 SELECT mp_pause_subscription('worker', 'for the dump');
 SELECT mp_replay('worker', pattern => '{"detail":{"n":[1,2]}}', name => 'dumped');
 SELECT mp_set_retention(3650.5);
+SELECT mp_mark_processed('e1', 'mailer', result => '{"n": 1.50}'), mp_begin_operation('mailer', 'e2', '{"to": "a"}', on_owner_lost => 'block');
 -- as retention leaves a stream whose events it has dropped
 INSERT INTO meal_planner.stream (account, stream, dropped_version) VALUES ('local', 'dropped', 7);
 SELECT mp_create_recipe('{"name":"Bread","servings":4,"ingredients":["500 g flour","2 tsp salt"],"meal_types":["dinner"]}')
@@ -116,12 +117,13 @@ EOS
 
 my $original = contents($node, 'kitchen');
 
-for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor replay replay_cursor idempotency_key error_class retention))
+for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor replay replay_cursor idempotency_key error_class retention operation_12))
 {
 	isnt($original->{$table}, '', "there is something in $table");
 }
 is($node->safe_psql('kitchen', "SELECT count(*) FROM meal_planner.$_ WHERE NOT builtin"), $_ eq 'aisle' ? 2 : 1, "what was changed of $_ is a user's")
 	for qw(unit unit_alias aisle nutrient food food_alias food_measure food_nutrient);
+isnt(join('', map { $original->{"operation_$_"} } 0 .. 11), '', 'a result is remembered');
 cmp_ok(scalar(grep { /^event_\d/ } @tables), '>=', 2, 'the log has several partitions');
 is($node->safe_psql('kitchen', 'SELECT count(*) FROM meal_planner.event_default'), 0, 'the default partition is empty');
 is($node->safe_psql('kitchen', "SELECT max(position) > meal_planner.position_at(clock_timestamp() + interval '10 days') FROM meal_planner.event"),

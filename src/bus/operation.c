@@ -1,0 +1,211 @@
+/*
+ * operation.c
+ *		What the functions of sql/bus/operation.sql cannot do themselves.
+ *
+ * A key is one lock and at most one row that has not expired.  Who holds the
+ * lock looks and then writes; it is the transaction's, so that others wait for
+ * the end of the transaction, and go on at once when it aborts or its process
+ * dies.  A unique index could not do this: a key may lie in one of several
+ * buckets.  The look has to be at what is true now, also in a transaction that
+ * keeps to one snapshot; what that snapshot does not show is a conflict.
+ */
+#include "bus/bus.h"
+
+#include "access/xact.h"
+#include "bus/position.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "core/operation.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/itemptr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/uuid.h"
+
+PG_FUNCTION_INFO_V1(mp_sql_operation_lock);
+PG_FUNCTION_INFO_V1(mp_sql_operation_of_key);
+PG_FUNCTION_INFO_V1(mp_sql_operation_of_token);
+PG_FUNCTION_INFO_V1(mp_sql_operation_token);
+PG_FUNCTION_INFO_V1(mp_sql_operation_step);
+PG_FUNCTION_INFO_V1(mp_sql_operation_bucket);
+PG_FUNCTION_INFO_V1(mp_sql_operation_spare);
+
+/* ------------------------------------------------------------------------
+ * The lock
+ * ------------------------------------------------------------------------ */
+
+static uint64
+hash_text(Datum datum)
+{
+	text	   *value = DatumGetTextPP(datum);
+
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), 0);
+}
+
+/*
+ * The table stands where the catalog of an object would: no other lock looks
+ * like that.  Two keys that share the 48 bits share the lock, which costs them
+ * time and nothing else.
+ */
+Datum
+mp_sql_operation_lock(PG_FUNCTION_ARGS)
+{
+	Oid			relation = get_relname_relid("operation", get_namespace_oid("meal_planner", false));
+	uint64		hash = hash_combine64(hash_combine64(hash_text(PG_GETARG_DATUM(0)), hash_text(PG_GETARG_DATUM(1))),
+									  hash_text(PG_GETARG_DATUM(2)));
+	bool		wait = PG_GETARG_BOOL(3);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) (hash >> 16), (uint16) hash);
+	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL);
+}
+
+/* ------------------------------------------------------------------------
+ * The look
+ * ------------------------------------------------------------------------ */
+
+static bool
+same_version(SPITupleTable *rows, uint64 count, const ItemPointerData *place, Oid relation)
+{
+	bool		isnull;
+
+	if (count == 0)
+		return false;
+	return ItemPointerEquals((ItemPointer) DatumGetPointer(SPI_getbinval(rows->vals[0], rows->tupdesc, 2, &isnull)),
+							 (ItemPointer) place) &&
+		DatumGetObjectId(SPI_getbinval(rows->vals[0], rows->tupdesc, 3, &isnull)) == relation;
+}
+
+/*
+ * The row that a plan finds now: columns o, ctid, tableoid.  A transaction that
+ * keeps to one snapshot is refused when the snapshot shows something else: what
+ * it would do is founded on what is no more.
+ */
+static Datum
+look_up(FunctionCallInfo fcinfo, MpPlan *plan, Datum *values)
+{
+	Datum		answer = (Datum) 0;
+	bool		isnull = true;
+
+	mp_spi_connect();
+	(void) mp_plan_read_latest(plan, values, NULL, 1);
+	if (SPI_processed > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		ItemPointerData place;
+		Oid			relation;
+
+		answer = SPI_datumTransfer(SPI_getbinval(row, desc, 1, &isnull), false, -1);
+		ItemPointerCopy((ItemPointer) DatumGetPointer(SPI_getbinval(row, desc, 2, &isnull)), &place);
+		relation = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+		isnull = false;
+		if (IsolationUsesXactSnapshot())
+		{
+			mp_plan_execute(plan, values, NULL, 1);
+			if (!same_version(SPI_tuptable, SPI_processed, &place, relation))
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent use of an operation's key")));
+		}
+	}
+	mp_spi_finish();
+	fcinfo->isnull = isnull;
+	return answer;
+}
+
+/* A clock that was set back may leave two: the newer one counts. */
+Datum
+mp_sql_operation_of_key(PG_FUNCTION_ARGS)
+{
+	static MpPlan plan = {
+		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
+		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.operation OPERATOR(pg_catalog.=) $2"
+		" AND o.key OPERATOR(pg_catalog.=) $3 AND o.expires_at OPERATOR(pg_catalog.>) $4"
+		" ORDER BY o.begun_at DESC LIMIT 1",
+	.types = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
+	Datum		values[4] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
+
+	return look_up(fcinfo, &plan, values);
+}
+
+Datum
+mp_sql_operation_of_token(PG_FUNCTION_ARGS)
+{
+	static MpPlan plan = {
+		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
+		" WHERE o.token OPERATOR(pg_catalog.=) $1 AND o.expires_at OPERATOR(pg_catalog.>) $2 LIMIT 1",
+	.types = {UUIDOID, TIMESTAMPTZOID}};
+	Datum		values[2] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
+
+	return look_up(fcinfo, &plan, values);
+}
+
+/* ------------------------------------------------------------------------
+ * What is decided and computed elsewhere
+ * ------------------------------------------------------------------------ */
+
+Datum
+mp_sql_operation_token(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *token = palloc(sizeof(pg_uuid_t));
+
+	mp_require_preload();
+	mp_position_make_uuid(mp_position_next(), token);
+	PG_RETURN_UUID_P(token);
+}
+
+static MpOwnerLost
+owner_lost(Datum datum)
+{
+	char	   *word = TextDatumGetCString(datum);
+
+	if (strcmp(word, "retry") == 0)
+		return MP_OWNER_LOST_RETRY;
+	if (strcmp(word, "verify") == 0)
+		return MP_OWNER_LOST_VERIFY;
+	if (strcmp(word, "block") == 0)
+		return MP_OWNER_LOST_BLOCK;
+	ereport(ERROR,
+			(errcode(MP_ERRCODE_INVALID),
+			 errmsg("MP400: on_owner_lost must be retry, block or verify"),
+			 errhint("retry=no. Correct the argument.")));
+}
+
+Datum
+mp_sql_operation_step(PG_FUNCTION_ARGS)
+{
+	static const char *const words[] = {
+		[MP_STEP_START] = "start",
+		[MP_STEP_TAKE_OVER] = "take_over",
+		[MP_STEP_VERIFY] = "verify",
+		[MP_STEP_COMPLETED] = "completed",
+		[MP_STEP_IN_PROGRESS] = "in_progress",
+		[MP_STEP_BLOCKED] = "blocked",
+		[MP_STEP_OTHER_REQUEST] = "other_request"
+	};
+	bool		known = PG_GETARG_BOOL(0);
+	bool		completed = PG_GETARG_BOOL(1);
+	MpOperationState state = !known ? MP_OPERATION_ABSENT
+		: completed ? MP_OPERATION_COMPLETED : MP_OPERATION_STARTED;
+	MpOperationStep step = mp_operation_step(state, PG_GETARG_BOOL(2), PG_GETARG_BOOL(3),
+											 owner_lost(PG_GETARG_DATUM(4)), owner_lost(PG_GETARG_DATUM(5)));
+
+	PG_RETURN_TEXT_P(cstring_to_text(words[step]));
+}
+
+Datum
+mp_sql_operation_bucket(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(mp_operation_bucket(PG_GETARG_TIMESTAMPTZ(0), PG_GETARG_FLOAT8(1)));
+}
+
+Datum
+mp_sql_operation_spare(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(mp_operation_spare(PG_GETARG_INT32(0), PG_GETARG_TIMESTAMPTZ(1)));
+}
