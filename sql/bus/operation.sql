@@ -139,17 +139,24 @@ COMMENT ON FUNCTION meal_planner.enter_operation(text, text, text, text) IS
 CREATE FUNCTION meal_planner.put_operation(was_bucket int, o meal_planner.operation) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the key
 AS $$
 BEGIN
-    -- what it was, and what has expired in the same place
-    DELETE FROM meal_planner.operation p
-     WHERE p.account = o.account AND p.operation = o.operation AND p.key = o.key
-       AND (p.bucket = was_bucket OR p.bucket = o.bucket);
-    INSERT INTO meal_planner.operation VALUES (o.*);
+    IF was_bucket <> o.bucket THEN
+        DELETE FROM meal_planner.operation p
+         WHERE p.account = o.account AND p.operation = o.operation AND p.key = o.key AND p.bucket = was_bucket;
+    END IF;
+    -- an INSERT goes to the one bucket; an UPDATE would open them all
+    INSERT INTO meal_planner.operation AS p VALUES (o.*)
+    ON CONFLICT (account, operation, key, bucket) DO UPDATE
+       SET fingerprint = excluded.fingerprint, request = excluded.request, on_owner_lost = excluded.on_owner_lost,
+           attempt = excluded.attempt, token = excluded.token, ttl = excluded.ttl, begun_at = excluded.begun_at,
+           lease_until = excluded.lease_until, completed_at = excluded.completed_at, result = excluded.result,
+           expires_at = excluded.expires_at;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.put_operation(int, meal_planner.operation) IS
-'writes a row in place of the one in was_bucket (NULL: there is none); under operation_lock';
+'writes a row in place of the one in was_bucket (NULL: there is none) or of one that has expired; under operation_lock';
 
 CREATE FUNCTION @extschema@.mp_begin_operation(
     operation text, key text, request jsonb DEFAULT NULL, ttl_seconds float8 DEFAULT 86400,
@@ -246,14 +253,7 @@ BEGIN
     done.result := $2;
     done.expires_at := moment + make_interval(secs => was.ttl);
     done.bucket := meal_planner.operation_bucket(done.expires_at, was.ttl);
-    IF done.bucket = was.bucket THEN
-        UPDATE meal_planner.operation o
-           SET request = NULL, lease_until = NULL, completed_at = done.completed_at, result = done.result,
-               expires_at = done.expires_at
-         WHERE o.account = was.account AND o.operation = was.operation AND o.key = was.key AND o.bucket = was.bucket;
-    ELSE
-        PERFORM meal_planner.put_operation(was.bucket, done);
-    END IF;
+    PERFORM meal_planner.put_operation(was.bucket, done);
     RETURN true;
 END
 $$;
@@ -263,6 +263,7 @@ COMMENT ON FUNCTION @extschema@.mp_complete_operation(uuid, jsonb) IS
 CREATE FUNCTION @extschema@.mp_release_operation(token uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the key
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -350,7 +351,7 @@ SELECT o.account, o.operation, o.key, CASE WHEN o.lease_until > c.moment THEN 'r
 COMMENT ON VIEW @extschema@.mp_operations IS
 'operations that were begun and have not ended; lost: the lease of the owner is over. With the token an operator completes or releases one';
 
-CREATE FUNCTION meal_planner.sweep_purge() RETURNS void
+CREATE FUNCTION meal_planner.sweep_purge() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '100ms' -- whoever comes after us waits as long
@@ -375,7 +376,8 @@ BEGIN
                 NULL;
         END;
     END LOOP;
+    RETURN meal_planner.purge_idempotency_keys(10000) = 10000;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.sweep_purge() IS
-'empties the buckets in which all keys of operations have expired; no answer changes by it, since expiry is checked when a key is read';
+'empties the buckets in which all keys of operations have expired, and removes some expired keys of events; true: there may be more. No answer changes by it, since expiry is checked when a key is read';

@@ -603,7 +603,6 @@ BEGIN
     LOOP
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
-    PERFORM meal_planner.purge_idempotency_keys();
     PERFORM meal_planner.release_orphans();
     -- last, since it locks the default partition to the end of the transaction
     FOR n IN 0 .. 2 LOOP
@@ -616,7 +615,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, purges expired keys and releases orphans of an order';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over and releases orphans of an order';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER
@@ -634,6 +633,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     token   pg_catalog.int8;
+    more    pg_catalog.bool;
     claimed meal_planner.claim;
 BEGIN
     token := meal_planner.sweep_begin(max_seconds);
@@ -643,8 +643,11 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     PERFORM meal_planner.sweep_maintain();
     COMMIT AND CHAIN;
-    PERFORM meal_planner.sweep_purge();
-    COMMIT AND CHAIN;
+    FOR n IN 1 .. 10 LOOP
+        more := meal_planner.sweep_purge();
+        COMMIT AND CHAIN;
+        EXIT WHEN NOT more;
+    END LOOP;
     FOR n IN 1 .. 10 LOOP
         EXIT WHEN NOT meal_planner.sweep_retain();
         COMMIT AND CHAIN;

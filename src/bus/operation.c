@@ -118,7 +118,6 @@ look_up(FunctionCallInfo fcinfo, MpPlan *plan, Datum *values)
 	return answer;
 }
 
-/* A clock that was set back may leave two: the newer one counts. */
 Datum
 mp_sql_operation_of_key(PG_FUNCTION_ARGS)
 {
@@ -126,8 +125,8 @@ mp_sql_operation_of_key(PG_FUNCTION_ARGS)
 		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
 		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.operation OPERATOR(pg_catalog.=) $2"
 		" AND o.key OPERATOR(pg_catalog.=) $3 AND o.expires_at OPERATOR(pg_catalog.>) $4"
-		" ORDER BY o.begun_at DESC LIMIT 1",
-	.types = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
+		" LIMIT 1",
+	.types = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .in_index_order = true};
 	Datum		values[4] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
 
 	return look_up(fcinfo, &plan, values);
@@ -139,7 +138,7 @@ mp_sql_operation_of_token(PG_FUNCTION_ARGS)
 	static MpPlan plan = {
 		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
 		" WHERE o.token OPERATOR(pg_catalog.=) $1 AND o.expires_at OPERATOR(pg_catalog.>) $2 LIMIT 1",
-	.types = {UUIDOID, TIMESTAMPTZOID}};
+	.types = {UUIDOID, TIMESTAMPTZOID}, .in_index_order = true};
 	Datum		values[2] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
 
 	return look_up(fcinfo, &plan, values);

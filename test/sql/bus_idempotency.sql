@@ -83,5 +83,11 @@ RESET meal_planner.idempotency_ttl;
 -- Duplicates ran no handler.
 SELECT n, count(*) FROM seen GROUP BY n ORDER BY n;
 
+-- More than one purge removes go in one sweep.
+INSERT INTO meal_planner.idempotency_key
+SELECT 'local', 'old', n::text, '', gen_random_uuid(), meal_planner.clock() - interval '1 second' FROM generate_series(1, 25000) n;
+CALL mp_sweep();
+SELECT count(*) AS expired FROM meal_planner.idempotency_key WHERE expires_at <= meal_planner.clock();
+
 DROP TABLE seen;
 DROP FUNCTION on_order;
