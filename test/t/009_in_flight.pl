@@ -88,7 +88,7 @@ query(<<'EOS');
 CREATE ROLE owner;
 ALTER FUNCTION meal_planner.end_stale_appends() OWNER TO owner;
 GRANT EXECUTE ON FUNCTION meal_planner.in_flight() TO owner;
-GRANT EXECUTE ON FUNCTION meal_planner.end_stale_appends() TO postgres, sweeper;
+GRANT EXECUTE ON FUNCTION meal_planner.end_stale_appends() TO CURRENT_USER, sweeper;
 EOS
 $open = $node->background_psql('postgres', on_error_stop => 0);
 $open->query_safe("BEGIN; SELECT mp_emit_event('Open', '{}')");
