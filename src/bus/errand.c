@@ -73,6 +73,11 @@ mp_errand_main(Datum main_arg)
 	dsm_segment *segment;
 	SharedErrand *errand;
 
+	/*
+	 * The handler that background workers begin with ends the process wherever
+	 * it is: within a critical section that is a PANIC of the whole server.
+	 */
+	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "meal_planner errand");
 	segment = dsm_attach(DatumGetUInt32(main_arg));
