@@ -6,6 +6,7 @@
  */
 #include "bus/bus.h"
 
+#include "bus/breaker.h"
 #include "bus/clock.h"
 #include "bus/event.h"
 #include "bus/metrics.h"
@@ -45,6 +46,8 @@ request_shared_memory(void)
 	RequestAddinShmemSpace(mp_notice_shmem_size());
 	RequestAddinShmemSpace(mp_metrics_shmem_size());
 	mp_metrics_shmem_request();
+	RequestAddinShmemSpace(mp_breaker_shmem_size());
+	mp_breaker_shmem_request();
 }
 
 static void
@@ -58,6 +61,7 @@ start_shared_memory(void)
 	mp_wakeup_shmem_startup();
 	mp_notice_shmem_startup();
 	mp_metrics_shmem_startup();
+	mp_breaker_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -91,6 +91,22 @@ $$;
 COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text, text) IS
 'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count';
 
+CREATE FUNCTION meal_planner.defer_delivery(
+    account text, subscription text, "position" bigint, event_id uuid, attempt int, due timestamptz, order_key text,
+    replay_name text DEFAULT NULL)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO meal_planner.delivery AS d
+           (account, subscription, position, event_id, attempt, next_attempt_at, order_key, replay_name)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (account, subscription, position) DO UPDATE
+       SET attempt = excluded.attempt, next_attempt_at = excluded.next_attempt_at, token = NULL
+$$;
+COMMENT ON FUNCTION meal_planner.defer_delivery(text, text, bigint, uuid, int, timestamptz, text, text) IS
+'a delivery whose handler was not called, because its circuit breaker is open: the attempt does not count';
+
 -- C: runs the handler of a delivery whose row the caller owns or has locked.
 CREATE FUNCTION meal_planner.attempt_delivery(account text, subscription text, "position" bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE

@@ -252,7 +252,7 @@ COMMENT ON FUNCTION @extschema@.mp_subscribe(text, jsonb, regprocedure, text, js
 'creates or replaces a subscription; it keeps its place in the log, also when its mode changes.
 handler: f(meal_planner.event) returning void or jsonb; it runs as the caller of mp_subscribe, with the caller''s present search_path.
 mode: inline (in the emitter''s transaction), worker (by the sweep) or pull (claimed by a consumer; no handler).
-options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1, max_age (seconds), timeout (seconds of a call), order_key (a path such as detail.recipe_id: one event of a key after the other), on_dead skip|block_key (a dead letter keeps the later events of its key back), start latest|earliest|a time (of a new one).
+options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1, max_age (seconds), timeout (seconds of a call), order_key (a path such as detail.recipe_id: one event of a key after the other), on_dead skip|block_key (a dead letter keeps the later events of its key back), breaker (the name of a circuit breaker: while it is open the events wait, without an attempt), start latest|earliest|a time (of a new one).
 Errors: MP400 naming the argument or option, MP403 without EXECUTE on the handler, MP409 when a change of mode does not find a moment without emitters or the subscription is too far behind to become inline, MP503.';
 
 CREATE FUNCTION meal_planner.subscribe_builtin(name text, pattern jsonb, handler text) RETURNS void

@@ -384,6 +384,7 @@ BEGIN
           FROM meal_planner.subscription s,
                LATERAL meal_planner.accounts(s.start_position) a (account)
          WHERE s.mode = 'worker' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
+           AND meal_planner.breaker_retry_at(s.options ->> 'breaker') IS NULL
          ORDER BY cursor
     LOOP
         -- The bound first, the snapshot of the next statement second.
@@ -447,7 +448,8 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT r.account, r.subscription, r.id, cursor.due
+    SELECT r.account, r.subscription, r.id,
+           greatest(cursor.due, meal_planner.breaker_retry_at(s.options ->> 'breaker'))
       FROM (SELECT DISTINCT ON (p.account, p.subscription) p.account, p.subscription, p.id
               FROM meal_planner.replay p
              ORDER BY p.account, p.subscription, p.id) r
@@ -622,9 +624,12 @@ LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least((SELECT min(d.due) FROM meal_planner.delivery_queues() d),
-                 (SELECT min(r.due) FROM meal_planner.replay_queues() r))
+                 (SELECT min(r.due) FROM meal_planner.replay_queues() r),
+                 (SELECT min(meal_planner.breaker_retry_at(s.options ->> 'breaker'))
+                    FROM meal_planner.subscription s
+                   WHERE s.mode = 'worker' AND s.paused_at IS NULL AND s.options ? 'breaker'))
 $$;
-COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery or stretch of a replay is due';
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery or stretch of a replay is due, or a circuit breaker before a worker subscription may be tried';
 
 -- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
 -- operator and nothing unqualified in the body.
@@ -653,6 +658,12 @@ BEGIN
         COMMIT AND CHAIN;
     END LOOP;
     LOOP
+        IF meal_planner.sweep_breakers_moved() THEN
+            PERFORM meal_planner.sweep_breakers();
+            COMMIT AND CHAIN;
+            PERFORM meal_planner.sweep_breaker_events();
+            COMMIT AND CHAIN;
+        END IF;
         claimed := meal_planner.sweep_claim(token);
         COMMIT AND CHAIN;
         IF claimed.account IS NOT NULL THEN

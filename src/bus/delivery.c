@@ -17,6 +17,12 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
+/* An event that tried and failed leaves so many tries out at most. */
+#define PROBES_LEFT_OUT 4
+
+/* Of a breaker that is forced open for ever: an operator's patience. */
+#define DEFERRAL_US	(60 * USECS_PER_SEC)
+
 PG_FUNCTION_INFO_V1(mp_attempt_delivery);
 PG_FUNCTION_INFO_V1(mp_fail_delivery);
 
@@ -128,6 +134,25 @@ record_dead_letter(const MpSubscription *subscription, const MpEvent *event,
 	mp_plan_execute(&plan, values, nulls, 1);
 }
 
+/* The breaker did not let it be called: no attempt, and due when that may be tried. */
+static void
+defer(const MpSubscription *subscription, const MpEvent *event, const MpFailedAttempt *attempt, TimestampTz due)
+{
+	static MpPlan plan = {
+		.sql = "SELECT meal_planner.defer_delivery($1, $2, $3, $4, $5, $6, $7, $8)",
+	.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID}};
+	bool		nulls[8] = {false};
+	Datum		values[8] = {
+		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
+		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
+		Int32GetDatum(attempt->attempt - 1), TimestampTzGetDatum(due),
+		mp_order_key(subscription, event, &nulls[6]), PointerGetDatum(event->replay_name)
+	};
+
+	nulls[7] = event->replay_name == NULL;
+	mp_plan_execute(&plan, values, nulls, 1);
+}
+
 /*
  * The handler or something it needs is missing: no fault of the event, and the
  * next one would fail the same way.
@@ -144,6 +169,29 @@ deploy_failed(MpSubscription *subscription, const MpEvent *event,
 	record_retry(subscription, event, attempt, failure, delay);
 }
 
+/*
+ * The event that happened to try a service that is down pays for it with no
+ * attempt either: else an outage would use up one event after the other.  It
+ * leaves the next few tries to others, by chance, in case that it is the reason
+ * itself.  False when it is too old for that.
+ */
+static bool
+probe_failed(const MpSubscription *subscription, const MpEvent *event,
+			 const MpFailedAttempt *attempt, const MpFailure *failure, TimestampTz retry_at)
+{
+	MpFailedAttempt judged = *attempt;
+	TimestampTz now = mp_clock_now();
+	double		delay = subscription->policy.base_delay;
+
+	if (retry_at != DT_NOEND)
+		delay += Max(retry_at - now, 0) / (double) USECS_PER_SEC * (1 + PROBES_LEFT_OUT * mp_random_share());
+	if (subscription->policy.max_age > 0 && attempt->age + delay > subscription->policy.max_age)
+		return false;
+	judged.attempt--;
+	record_retry(subscription, event, &judged, failure, delay);
+	return true;
+}
+
 bool
 mp_delivery_failed(MpSubscription *subscription, const MpEvent *event,
 				   const MpFailedAttempt *attempt, const MpFailure *failure)
@@ -152,9 +200,22 @@ mp_delivery_failed(MpSubscription *subscription, const MpEvent *event,
 	MpVerdict	verdict = MP_VERDICT_RETRY;
 	const char *class;
 	double		delay;
+	TimestampTz retry_at;
 
 	mp_spi_connect();
+	if (failure->call.refused)
+	{
+		defer(subscription, event, attempt, failure->call.retry_at == DT_NOEND ? mp_clock_now() + DEFERRAL_US : failure->call.retry_at);
+		mp_spi_finish();
+		return true;
+	}
 	class = failure->sqlstate == NULL ? "" : error_class(subscription, failure->sqlstate);
+	if (mp_breaker_failed(&failure->call, class, failure->seconds, &retry_at) &&
+		probe_failed(subscription, event, attempt, failure, retry_at))
+	{
+		mp_spi_finish();
+		return true;
+	}
 	if (strcmp(class, "deploy") == 0)
 		deploy_failed(subscription, event, &judged, failure);
 	else

@@ -188,6 +188,19 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	MpTimeLimit limit = {0, 0};
 	instr_time	start;
 	instr_time	duration;
+	MpBreakerCall call;
+
+	switch (mp_breaker_begin(subscription->breaker, count, &call))
+	{
+		case MP_CALL_ALLOWED:
+			break;
+		case MP_CALL_ONE_ONLY:
+			*failure = (MpFailure) {.event = 1};
+			return false;
+		case MP_CALL_REFUSED:
+			*failure = (MpFailure) {.call = call};
+			return false;
+	}
 
 	/* What a handler leaves behind must not pile up in the emitter. */
 	handler_memory = AllocSetContextCreate(caller_memory, "meal_planner handler", ALLOCSET_SMALL_SIZES);
@@ -242,5 +255,12 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	INSTR_TIME_SET_CURRENT(duration);
 	INSTR_TIME_SUBTRACT(duration, start);
 	count_calls(subscription, succeeded ? count : 1, succeeded, INSTR_TIME_GET_MILLISEC(duration));
+	if (succeeded)
+		mp_breaker_succeeded(&call, count, INSTR_TIME_GET_DOUBLE(duration));
+	else
+	{
+		failure->call = call;
+		failure->seconds = INSTR_TIME_GET_DOUBLE(duration);
+	}
 	return succeeded;
 }

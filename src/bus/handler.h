@@ -5,6 +5,7 @@
 #ifndef MP_BUS_HANDLER_H
 #define MP_BUS_HANDLER_H
 
+#include "bus/breaker_handler.h"
 #include "bus/subscription.h"
 
 /* What a handler's error was; the strings live in the caller's context. */
@@ -16,13 +17,16 @@ typedef struct MpFailure
 	char	   *hint;
 	char	   *context;
 	int			event;			/* the number of the event that was being handled */
+	MpBreakerCall call;			/* refused: the handler was not called at all */
+	double		seconds;		/* that the call took */
 } MpFailure;
 
 /*
  * Calls the handler of a subscription for `count` events, one after another, in
  * one subtransaction, as the role that subscribed.  True when all succeeded;
  * else everything is undone and *failure is the first error; a call that takes
- * longer than the subscription's timeout is one.  Cancel, shutdown and out of memory are not failures of the handler: they go on to the caller's
+ * longer than the subscription's timeout is one, and so is an open circuit
+ * breaker, of which the caller learns from failure->call.  Cancel, shutdown and out of memory are not failures of the handler: they go on to the caller's
  * caller.
  */
 extern bool mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count,

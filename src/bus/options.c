@@ -2,6 +2,7 @@
  * options.c
  *		Options of a subscription, and retry policies.
  */
+#include "bus/breaker.h"
 #include "bus/event_json.h"
 #include "bus/order.h"
 #include "bus/subscription.h"
@@ -97,6 +98,12 @@ set_option(MpOptions *options, const char *name, const MpJson *value)
 		if (!options->block_key && !is_string(value, "skip"))
 			refuse("on_dead must be skip or block_key");
 	}
+	else if (strcmp(name, "breaker") == 0)
+	{
+		if (value->kind != MP_JSON_STRING || value->len < 1 || value->len > MP_BREAKER_NAME_BYTES)
+			refuse(psprintf("breaker must be a name of 1 to %d bytes", MP_BREAKER_NAME_BYTES));
+		options->breaker = pnstrdup(value->text, value->len);
+	}
 	else
 		return false;
 	return true;
@@ -122,7 +129,7 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 			(errcode(MP_ERRCODE_INVALID),
 			 errmsg("MP400: unknown option \"%s\"", name),
 			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter%s max_age%s.",
-					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead and start" : "")));
+					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead, breaker and start" : "")));
 	return false;
 }
 

@@ -5,6 +5,7 @@
  * It is not SECURITY DEFINER, since it has to know its caller: the handler will
  * run as that role.  It saves as the owner of the tables.
  */
+#include "bus/breaker.h"
 #include "bus/event_json.h"
 #include "bus/position.h"
 #include "bus/subscription.h"
@@ -114,6 +115,7 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	bool		nulls[7] = {false};
 	Oid			caller;
 	int			caller_context;
+	char	   *breaker;
 
 	mp_require_preload();
 	if (PG_ARGISNULL(0) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) == 0 ||
@@ -124,7 +126,9 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	if (strcmp(mode, "inline") != 0 && strcmp(mode, "worker") != 0 && strcmp(mode, "pull") != 0)
 		refuse("mode must be inline, worker or pull", "Correct the argument.");
 	(void) mp_compile_pattern(PG_GETARG_JSONB_P(1), CurrentMemoryContext);
-	(void) mp_options_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4));
+	breaker = mp_options_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4)).breaker;
+	if (breaker != NULL && strcmp(mode, "pull") == 0)
+		refuse("option breaker needs a handler", "A consumer asks with mp_breaker_acquire before it calls its service.");
 	check_handler(handler, mode);
 
 	values[0] = PG_GETARG_DATUM(0);
@@ -138,6 +142,9 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	/* The server restores the caller if this fails. */
 	GetUserIdAndSecContext(&caller, &caller_context);
 	SetUserIdAndSecContext(mp_owner(), caller_context | SECURITY_LOCAL_USERID_CHANGE);
+	/* no place for it is an error of this call, not of its first event */
+	if (breaker != NULL)
+		(void) mp_breaker_find(breaker);
 	mp_spi_connect();
 	mp_plan_execute(&plan, values, nulls, 1);
 	mp_spi_finish();

@@ -168,6 +168,7 @@ compile_subscription(MpSubscription *subscription, Jsonb *options, Jsonb *patter
 		subscription->order_path = checked.order_path;
 		subscription->block_key = checked.block_key;
 		subscription->timeout = checked.timeout;
+		subscription->breaker = checked.breaker;
 		subscription->pattern = mp_compile_pattern(pattern, context);
 	}
 	PG_CATCH();

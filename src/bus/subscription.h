@@ -27,6 +27,7 @@ typedef struct MpOptions
 	struct MpOrderPath *order_path; /* NULL: no order */
 	bool		block_key;		/* on_dead: a dead letter blocks its key */
 	double		timeout;		/* of a call, in seconds; 0: none */
+	char	   *breaker;		/* name; NULL: none */
 } MpOptions;
 
 typedef struct MpSubscription
@@ -42,6 +43,7 @@ typedef struct MpSubscription
 	struct MpOrderPath *order_path; /* NULL: no order */
 	bool		block_key;
 	double		timeout;
+	char	   *breaker;		/* NULL: none */
 
 	char	   *handler;		/* qualified signature */
 	char	   *owner;			/* role it runs as */

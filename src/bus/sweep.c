@@ -261,8 +261,8 @@ load_batch(MpSubscription *subscription, MpReplayStretch *batch, MpEvent **event
 }
 
 /*
- * The handler cannot run: the subscription was paused at this event, which is a
- * delivery now, and keeps its place there.  What was put off behind it comes
+ * The handler cannot run: the subscription was paused at this event, or its
+ * breaker is open.  The event is a delivery now, and keeps its place there.  What was put off behind it comes
  * again with the next batch.
  */
 static void
@@ -313,7 +313,7 @@ run_events(MpSubscription *subscription, MpEvent *events, int count, int64 up_to
 			continue;
 		failed = true;
 		(void) mp_delivery_failed(subscription, &events[i], &(MpFailedAttempt) {.attempt = 1}, &failure);
-		if (subscription->paused)
+		if (subscription->paused || failure.call.refused)
 		{
 			stop_after(subscription, &events[i], up_to);
 			return mp_event_position(&events[i]);

@@ -33,6 +33,10 @@ INSERT INTO api VALUES
 ('mp_replay', $$subscription text, from_time timestamp with time zone DEFAULT NULL::timestamp with time zone, to_time timestamp with time zone DEFAULT NULL::timestamp with time zone, pattern jsonb DEFAULT NULL::jsonb$$, 'bigint'),
 ('mp_cancel_replay', 'id bigint', 'boolean'),
 ('mp_replay_name', '', 'text'),
+('mp_breaker_configure', 'name text, options jsonb', 'void'),
+('mp_breaker_acquire', 'name text', 'jsonb'),
+('mp_breaker_report', $$name text, permit bigint, outcome text, duration_ms double precision DEFAULT NULL::double precision$$, 'text'),
+('mp_breaker_force', $$name text, state text, until timestamp with time zone DEFAULT NULL::timestamp with time zone, reason text DEFAULT NULL::text$$, 'void'),
 ('mp_set_retention', $$days double precision$$, 'void'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
@@ -52,7 +56,6 @@ INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
     ('issue 3', 'mp_emit_cloudevent mp_cloudevent'),
     ('issue 4', 'mp_redrive_dlq'),
-    ('issue 4', 'mp_breaker_configure mp_breaker_acquire mp_breaker_report mp_breaker_force'),
     ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
     ('a later issue', 'mp_health mp_update_recipe mp_delete_recipe mp_import_recipe mp_track_food mp_nutrition_day mp_activate_meal_plan'),
     ('a later issue', 'mp_update_shopping_list mp_complete_shopping_list mp_start_sync mp_apply_sync_page mp_finish_sync mp_rebuild_projections')
@@ -66,6 +69,7 @@ INSERT INTO api_view VALUES
 ('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused,broken}'),
 ('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
+('mp_breakers', '{name,state,consecutive_failures,opened_at,retry_at,epoch,permits,counters}'),
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
 ('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
@@ -73,7 +77,7 @@ INSERT INTO api_view VALUES
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
-('mp_breakers', 'issue 4'), ('mp_sagas', 'issue 5'), ('mp_metrics', 'a later issue');
+('mp_sagas', 'issue 5'), ('mp_metrics', 'a later issue');
 
 CREATE TEMP VIEW routine AS
 SELECT p.oid, p.proname AS name, pg_get_function_arguments(p.oid) AS arguments, p.pronargs, p.pronargdefaults,
@@ -103,7 +107,8 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
                 'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
-                'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation') ORDER BY name;
+                'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation',
+                'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
                 'mp_claim', 'mp_ack', 'mp_fail', 'mp_replay')

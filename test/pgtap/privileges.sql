@@ -56,6 +56,9 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT mp_complete_operation(gen_random_uuid(), '1') $$, '42501'), ($$ SELECT mp_release_operation(gen_random_uuid()) $$, '42501'),
     ($$ SELECT meal_planner.operation_lock('a', 'o', 'k', true) $$, '42501'), ($$ SELECT meal_planner.operation_of_key('a', 'o', 'k', now()) $$, '42501'),
     ($$ SELECT meal_planner.operation_token() $$, '42501'), ($$ SELECT meal_planner.sweep_purge() $$, '42501'), ('SELECT * FROM mp_operations', '42501'),
+    ($$ SELECT mp_breaker_acquire('b') $$, '42501'), ($$ SELECT mp_breaker_report('b', 1, 'success') $$, '42501'),
+    ($$ SELECT mp_breaker_configure('b', '{}') $$, '42501'), ($$ SELECT mp_breaker_force('b', 'open') $$, '42501'), ($$ SELECT * FROM mp_breakers $$, '42501'),
+    ($$ SELECT meal_planner.store_breaker('b') $$, '42501'), ($$ SELECT meal_planner.breaker_changes('b') $$, '42501'),
     ($$ SELECT meal_planner.drop_partition('meal_planner.event_default') $$, '42501'), ('SELECT * FROM mp_partitions', '42501'),
     ($$ SELECT mp_grant('mp_t_nobody', 'operator') $$, '42501'),
     ($$ SELECT meal_planner.ensure_partition(1) $$, '42501'), ($$ SELECT meal_planner.next_position() $$, '42501'),
@@ -102,6 +105,8 @@ SELECT is(pg_temp.as_role('mp_t_consumer', call), outcome, 'consumer: ' || call)
     ($$ SELECT mp_complete_operation((mp_begin_operation('o', 'k') ->> 'token')::uuid, '1') $$, 'ok'),
     ($$ SELECT mp_begin_operation('o', 'k', '1') $$, 'MP422'), ($$ SELECT mp_release_operation(gen_random_uuid()) $$, 'ok'),
     ('SELECT * FROM mp_operations', '42501'), ('SELECT * FROM meal_planner.operation', '42501'), ($$ SELECT meal_planner.operation_of_token(gen_random_uuid(), now()) $$, '42501'),
+    ($$ SELECT mp_breaker_acquire('privileges') $$, 'ok'), ($$ SELECT mp_breaker_report('privileges', 1, 'ignored') $$, 'ok'),
+    ($$ SELECT mp_breaker_force('privileges', 'open') $$, '42501'), ('SELECT * FROM mp_breakers', '42501'),
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ('SELECT * FROM mp_read_events()', '42501'), ('SELECT * FROM meal_planner.consumer_claim', '42501')
   ) AS c (call, outcome);
 SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call) FROM (VALUES
@@ -113,6 +118,8 @@ SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call)
     ('SELECT * FROM meal_planner.replay', '42501'), ($$ SELECT mp_replay_dlq(-1) $$, 'MP404'), ($$ SELECT mp_discard_dlq(-1, 'x') $$, 'MP404'),
     ('SELECT * FROM mp_dlq', 'ok'), ('SELECT * FROM mp_dlq_depth', 'ok'), ('SELECT * FROM mp_alerts', 'ok'), ('SELECT * FROM mp_event_rates', 'ok'),
     ('SELECT * FROM mp_subscriptions', 'ok'), ('SELECT * FROM mp_in_flight', 'ok'), ('SELECT * FROM mp_handler_stats', 'ok'),
+    ($$ SELECT mp_breaker_configure('privileges', '{}') $$, 'ok'), ($$ SELECT mp_breaker_force('privileges', 'open', reason => 'test') $$, 'ok'),
+    ($$ SELECT mp_breaker_force('privileges', 'auto') $$, 'ok'), ('SELECT * FROM mp_breakers', 'ok'), ('SELECT * FROM meal_planner.breaker_history', '42501'),
     ($$ SELECT mp_set_retention(3650) $$, 'ok'), ('SELECT held_by FROM mp_partitions', 'ok'), ($$ SELECT mp_set_retention(NULL) $$, 'ok'),
     ($$ SELECT meal_planner.drop_partition('meal_planner.event_default') $$, '42501'), ($$ SELECT meal_planner.end_stale_appends() $$, '42501'),
     ($$ SELECT mp_begin_operation('o', 'lost', lease_seconds => 0, on_owner_lost => 'block') $$, 'ok'), ($$ SELECT mp_begin_operation('o', 'lost') $$, 'MP409'),

@@ -1,0 +1,131 @@
+-- Circuit breakers around handlers: what is deferred costs no attempt, failures
+-- count although they are rolled back, successes only once they are committed.
+SET client_min_messages = warning;
+DROP EXTENSION IF EXISTS meal_planner CASCADE;
+CREATE EXTENSION meal_planner;
+RESET client_min_messages;
+\set SHOW_CONTEXT never
+
+CREATE TABLE weather (service text PRIMARY KEY, code text);
+INSERT INTO weather VALUES ('service', NULL);
+CREATE TABLE seen (n serial, event int);
+-- Fails with the code of the weather; a detail may have one of its own.
+CREATE FUNCTION on_e(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    failure text := coalesce(e.detail ->> 'code', (SELECT code FROM weather));
+BEGIN
+    IF failure IS NOT NULL THEN
+        RAISE EXCEPTION 'service: %', failure USING ERRCODE = failure;
+    END IF;
+    INSERT INTO seen (event) VALUES ((e.detail ->> 'n')::int);
+END $$;
+CREATE FUNCTION emit(low int, high int) RETURNS bigint LANGUAGE sql
+AS $$ SELECT count(mp_emit_event('E', jsonb_build_object('n', n))) FROM generate_series(low, high) n $$;
+CREATE VIEW state AS
+SELECT b.state, b.consecutive_failures AS failures, b.permits, s.retrying, s.dead,
+       (SELECT string_agg(d.attempt::text, ' ' ORDER BY d.position) FROM meal_planner.delivery d) AS attempts,
+       (SELECT count(*) FROM seen) AS seen
+  FROM mp_breakers b, mp_subscriptions s WHERE s.name = 's';
+
+SELECT mp_subscribe('s', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": "b"}');
+SELECT emit(1, 2);
+SELECT * FROM state;
+
+-- Failures count one by one; those of a transaction that rolls back, too.
+UPDATE weather SET code = 'MPT01';
+SELECT emit(3, 5);
+BEGIN;
+SELECT emit(6, 6);
+ROLLBACK;
+SELECT * FROM state;
+-- The data's own errors, contention and what is not deployed say nothing of the service.
+SELECT mp_emit_event('E', '{"code": "22012"}') IS NOT NULL AS permanent, mp_emit_event('E', '{"code": "40P01"}') IS NOT NULL AS contention;
+SELECT * FROM state;
+DELETE FROM meal_planner.delivery WHERE sqlstate = '40P01';
+SELECT emit(7, 7);
+SELECT * FROM state;
+-- Open: deferred, with no attempt and no call.
+SELECT calls AS calls FROM mp_handler_stats WHERE subscription = 's' \gset
+SELECT emit(8, 9);
+SELECT mp_put_events('[{"Source": "x", "DetailType": "E", "Detail": {"n": 10}}, {"Source": "x", "DetailType": "E", "Detail": {"n": 11}}]') -> 'FailedEntryCount' AS failed;
+SELECT * FROM state;
+SELECT bool_and(d.next_attempt_at = b.retry_at) AS when_it_may_be_tried FROM meal_planner.delivery d, mp_breakers b WHERE d.attempt = 0;
+-- An hour of outage: probes fail, nothing else is called, nothing dies.
+\set ECHO none
+SELECT format('SET meal_planner.clock_offset = %s', n * 34), 'CALL mp_sweep()' FROM generate_series(1, 100) n \gexec
+\set ECHO all
+SELECT state, retrying, dead, attempts FROM state;
+SELECT calls - :calls <= 101 AS only_probes FROM mp_handler_stats WHERE subscription = 's';
+-- It is over: one probe, and then all the others.
+UPDATE weather SET code = NULL;
+SET meal_planner.clock_offset = 3500;
+CALL mp_sweep();
+SET meal_planner.clock_offset = 3600;
+CALL mp_sweep();
+SELECT * FROM state;
+SELECT array_agg(event ORDER BY event) FROM seen;
+SELECT count(*) FILTER (WHERE event ->> 'detail-type' = 'CircuitOpened') > 60 AS opened,
+       count(*) FILTER (WHERE event ->> 'detail-type' = 'CircuitClosed') AS closed
+  FROM mp_read_events(max_events => 10000);
+
+-- A probe's success is none before its transaction commits.
+SELECT mp_breaker_configure('b', '{"failure_threshold": 1, "open_seconds": 0.001}');
+UPDATE weather SET code = 'MPT01';
+SELECT emit(20, 20);
+UPDATE weather SET code = NULL;
+SELECT pg_sleep(0.01);
+BEGIN;
+SELECT emit(21, 21);
+SELECT state, permits FROM state;
+ROLLBACK;
+SELECT state, permits FROM state;
+BEGIN;
+SAVEPOINT s;
+SELECT emit(22, 22);
+ROLLBACK TO s;
+SELECT state, permits FROM state;
+SELECT emit(23, 23);
+-- the permit is out until then: this one has to wait
+SELECT emit(24, 24);
+COMMIT;
+SELECT state, permits FROM state;
+SELECT event FROM seen WHERE event > 11 ORDER BY n;
+SET meal_planner.clock_offset = 3700;
+CALL mp_sweep();
+SELECT event FROM seen WHERE event > 11 ORDER BY event;
+SELECT * FROM state;
+
+-- A worker's cursor stays where it is while the breaker is open.
+SELECT mp_subscribe('s', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', 'worker', '{"breaker": "b"}');
+SELECT mp_breaker_configure('b', '{"failure_threshold": 2}');
+UPDATE weather SET code = 'MPT01';
+SELECT emit(30, 49);
+CALL mp_sweep();
+SELECT state, retrying, dead, attempts FROM state;
+SELECT lag_events FROM mp_subscriptions WHERE name = 's';
+UPDATE weather SET code = NULL;
+CALL mp_sweep();
+SELECT lag_events FROM mp_subscriptions WHERE name = 's';
+SET meal_planner.clock_offset = 3800;
+CALL mp_sweep();
+CALL mp_sweep();
+SET meal_planner.clock_offset = 3900;
+CALL mp_sweep();
+SELECT * FROM state;
+SELECT lag_events FROM mp_subscriptions WHERE name = 's';
+SELECT array_agg(event ORDER BY event) FROM seen WHERE event >= 30;
+
+-- By force, for ever: tried again once a minute, until it is released.
+SELECT mp_breaker_force('b', 'open');
+SELECT mp_subscribe('s', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": "b"}');
+SELECT emit(60, 60);
+SELECT next_attempt_at - meal_planner.clock() BETWEEN '50 seconds' AND '60 seconds' AS in_a_minute, attempt FROM meal_planner.delivery;
+SELECT mp_breaker_force('b', 'auto');
+SET meal_planner.clock_offset = 4000;
+CALL mp_sweep();
+SELECT * FROM state;
+
+-- What is wrong.
+SELECT mp_subscribe('x', '{"detail-type": ["E"]}', mode => 'pull', options => '{"breaker": "b"}');
+SELECT mp_subscribe('x', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": ""}');
+SELECT mp_subscribe('x', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": {"open_seconds": 3}}');
