@@ -54,7 +54,7 @@ INSERT INTO api VALUES
 CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
-    ('issue 3', 'mp_emit_cloudevent mp_cloudevent'),
+    ('the rule language and CloudEvents', 'mp_emit_cloudevent mp_cloudevent'),
     ('issue 4', 'mp_redrive_dlq'),
     ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
     ('a later issue', 'mp_health mp_update_recipe mp_delete_recipe mp_import_recipe mp_track_food mp_nutrition_day mp_activate_meal_plan'),
