@@ -8,6 +8,7 @@
  */
 #include "bus/subscription_index.h"
 
+#include "pgcompat.h"
 #include "utils/memutils.h"
 
 static const struct
