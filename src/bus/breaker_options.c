@@ -5,6 +5,7 @@
 #include "bus/breaker.h"
 
 #include "bus/event_json.h"
+#include "bus/option.h"
 #include "utils/builtins.h"
 
 typedef struct Parse
@@ -15,19 +16,10 @@ typedef struct Parse
 	bool		has_size;
 } Parse;
 
-typedef struct NumberOption
-{
-	const char *name;
-	double		low;
-	double		high;
-	bool		integer;		/* an int, else a double */
-	size_t		offset;			/* in MpBreakerConfig */
-} NumberOption;
-
 #define LONGEST (365.0 * 86400)
 #define FIELD(name) offsetof(MpBreakerConfig, name)
 
-static const NumberOption number_options[] = {
+static const MpNumberOption number_options[] = {
 	{"failure_threshold", 0, 1000000, true, FIELD(failure_threshold)},
 	{"open_seconds", 0.001, LONGEST, false, FIELD(open_seconds)},
 	{"max_open_seconds", 0.001, LONGEST, false, FIELD(max_open_seconds)},
@@ -44,39 +36,6 @@ static const NumberOption number_options[] = {
 	{"slow_rate", 0, 1, false, FIELD(slow_rate)}
 };
 
-static void
-refuse(const char *problem)
-{
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: %s", problem),
-			 errhint("retry=no. Correct the option.")));
-}
-
-static void
-set_number(MpBreakerConfig *config, const NumberOption *option, const MpJson *value)
-{
-	double		number = 0;
-
-	if (value->kind == MP_JSON_NUMBER)
-		number = DatumGetFloat8(DirectFunctionCall1(float8in, CStringGetDatum(pnstrdup(value->text, value->len))));
-	if (value->kind != MP_JSON_NUMBER || number < option->low || number > option->high ||
-		(option->integer && number != (int) number))
-		refuse(psprintf("%s must be %s between %g and %g", option->name,
-						option->integer ? "an integer" : "a number", option->low, option->high));
-	if (option->integer)
-		*(int *) ((char *) config + option->offset) = (int) number;
-	else
-		*(double *) ((char *) config + option->offset) = number;
-}
-
-static bool
-is_string(const MpJson *value, const char *string)
-{
-	return value->kind == MP_JSON_STRING && value->len == strlen(string) &&
-		memcmp(value->text, string, value->len) == 0;
-}
-
 static bool
 visit_option(const char *key, size_t key_len, const MpJson *value, void *context)
 {
@@ -86,7 +45,7 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 	for (size_t i = 0; i < lengthof(number_options); i++)
 		if (strcmp(name, number_options[i].name) == 0)
 		{
-			set_number(&parse->config, &number_options[i], value);
+			mp_option_set_number(&parse->config, &number_options[i], value);
 			parse->has_max_open |= number_options[i].offset == FIELD(max_open_seconds);
 			parse->has_minimum |= number_options[i].offset == FIELD(minimum_calls);
 			parse->has_size |= number_options[i].offset == FIELD(window_size);
@@ -94,14 +53,14 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 		}
 	if (strcmp(name, "window") == 0)
 	{
-		parse->config.window = is_string(value, "count") ? MP_WINDOW_COUNT : MP_WINDOW_TIME;
-		if (parse->config.window == MP_WINDOW_TIME && !is_string(value, "time"))
-			refuse("window must be count or time");
+		parse->config.window = mp_option_is(value, "count") ? MP_WINDOW_COUNT : MP_WINDOW_TIME;
+		if (parse->config.window == MP_WINDOW_TIME && !mp_option_is(value, "time"))
+			mp_option_refuse("window must be count or time");
 	}
 	else if (strcmp(name, "metrics_only") == 0)
 	{
 		if (value->kind != MP_JSON_BOOL)
-			refuse("metrics_only must be true or false");
+			mp_option_refuse("metrics_only must be true or false");
 		parse->config.metrics_only = value->boolean;
 	}
 	else
@@ -123,21 +82,21 @@ check_together(Parse *parse)
 	if (!parse->has_max_open && config->max_open_seconds < config->open_seconds)
 		config->max_open_seconds = config->open_seconds;
 	if (config->max_open_seconds < config->open_seconds)
-		refuse("max_open_seconds must not be below open_seconds");
+		mp_option_refuse("max_open_seconds must not be below open_seconds");
 	if (config->window == MP_WINDOW_NONE &&
 		(config->failure_rate > 0 || config->slow_rate > 0 || parse->has_size || parse->has_minimum))
-		refuse("failure_rate, slow_rate, window_size and minimum_calls need a window");
+		mp_option_refuse("failure_rate, slow_rate, window_size and minimum_calls need a window");
 	if (config->slow_rate > 0 && config->slow_call_seconds == 0)
-		refuse("slow_rate needs slow_call_seconds");
+		mp_option_refuse("slow_rate needs slow_call_seconds");
 	if (config->window == MP_WINDOW_COUNT)
 	{
 		if (config->window_size < 1 || config->window_size > MP_BREAKER_MAX_WINDOW ||
 			config->window_size != (int) config->window_size)
-			refuse(psprintf("window_size must be an integer between 1 and %d for window count", MP_BREAKER_MAX_WINDOW));
+			mp_option_refuse(psprintf("window_size must be an integer between 1 and %d for window count", MP_BREAKER_MAX_WINDOW));
 		if (!parse->has_minimum)
 			config->minimum_calls = Min(config->minimum_calls, (int) config->window_size);
 		if (config->minimum_calls > config->window_size)
-			refuse("minimum_calls must not be above window_size");
+			mp_option_refuse("minimum_calls must not be above window_size");
 	}
 }
 
@@ -151,7 +110,7 @@ mp_breaker_config_of_jsonb(Jsonb *options)
 		return parse.config;
 	root = mp_json_of_jsonb(options);
 	if (root.kind != MP_JSON_OBJECT)
-		refuse("options must be a JSON object");
+		mp_option_refuse("options must be a JSON object");
 	(void) mp_json_reader.each(&root, visit_option, &parse);
 	check_together(&parse);
 	return parse.config;

@@ -12,18 +12,14 @@
 #include "bus/bus.h"
 
 #include "access/xact.h"
+#include "bus/name_lock.h"
 #include "bus/position.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "core/operation.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "storage/itemptr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/lsyscache.h"
 #include "utils/uuid.h"
 
 PG_FUNCTION_INFO_V1(mp_sql_operation_lock);
@@ -38,29 +34,13 @@ PG_FUNCTION_INFO_V1(mp_sql_operation_spare);
  * The lock
  * ------------------------------------------------------------------------ */
 
-static uint64
-hash_text(Datum datum)
-{
-	text	   *value = DatumGetTextPP(datum);
-
-	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), 0);
-}
-
-/*
- * The table stands where the catalog of an object would: no other lock looks
- * like that.  Two keys that share the 48 bits share the lock, which costs them
- * time and nothing else.
- */
 Datum
 mp_sql_operation_lock(PG_FUNCTION_ARGS)
 {
-	Oid			relation = get_relname_relid("operation", get_namespace_oid("meal_planner", false));
-	uint64		hash = hash_combine64(hash_combine64(hash_text(PG_GETARG_DATUM(0)), hash_text(PG_GETARG_DATUM(1))),
-									  hash_text(PG_GETARG_DATUM(2)));
+	Datum		names[3] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
 	bool		wait = PG_GETARG_BOOL(3);
-	LOCKTAG		tag;
+	LOCKTAG		tag = mp_lock_of_names("operation", names, 3);
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) (hash >> 16), (uint16) hash);
 	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL);
 }
 

@@ -17,16 +17,14 @@
 
 #include "bus/delivery.h"
 #include "bus/event_json.h"
-#include "catalog/namespace.h"
+#include "bus/name_lock.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 /* A longer key is cut and gets a hash, so that it always fits an index. */
 #define LONGEST_KEY 250
@@ -40,28 +38,12 @@ PG_FUNCTION_INFO_V1(mp_sql_order_key);
  * The lock
  * ------------------------------------------------------------------------ */
 
-static uint64
-hash_text(Datum datum)
-{
-	text	   *value = DatumGetTextPP(datum);
-
-	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), 0);
-}
-
-/*
- * The subscription table stands where the catalog of an object would: no other
- * lock looks like that.  Two that share the 48 bits share the lock, which costs
- * them time and nothing else.
- */
 static LOCKTAG
 lock_of(Datum account, Datum subscription)
 {
-	Oid			relation = get_relname_relid("subscription", get_namespace_oid("meal_planner", false));
-	uint64		hash = hash_combine64(hash_text(account), hash_text(subscription));
-	LOCKTAG		tag;
+	Datum		names[2] = {account, subscription};
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) (hash >> 16), (uint16) hash);
-	return tag;
+	return mp_lock_of_names("subscription", names, 2);
 }
 
 bool
