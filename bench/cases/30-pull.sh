@@ -6,11 +6,14 @@ unit="events/s"
 pair pull-pgq 1.0 "$unit" "1 consumer, 1,000 at a time: next_batch, get_batch_events, finish_batch" pgq \
 	"drain pgq 1000 1" "drain ours 1000 1"
 # What is sent: PgQ stores text and sends it, an envelope is jsonb and is written
-# out.  Without that, by a consumer that works in the server:
+# out.  With the text written at once, and without sending, by a consumer that
+# works in the server:
+pair pull-pgq-json 1.0 "$unit" "the same with mp_claim_json" pgq "drain pgq 1000 1" "drain ours_json 1000 1"
 pair pull-pgq-inside - "$unit" "the same by a consumer in the server, nothing is sent" pgq \
 	"drain pgq_inside 1000 1" "drain ours_inside 1000 1"
 pair pull-plain-8x100 1.5 "$unit" "8 consumers, 100 at a time: SKIP LOCKED and DELETE" plain \
 	"drain plain 100 8" "drain ours 100 8"
+pair pull-plain-8x100-json - "$unit" "the same with mp_claim_json" plain "drain plain 100 8" "drain ours_json 100 8"
 pair pull-plain-8x1000 - "$unit" "8 consumers, 1,000 at a time: SKIP LOCKED and DELETE" plain \
 	"drain plain 1000 8" "drain ours 1000 8"
 pair pull-pgmq-delete - "$unit" "8 consumers, 100 at a time: read, delete" pgmq "drain pgmq 100 8" "drain ours 100 8"

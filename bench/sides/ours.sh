@@ -16,13 +16,18 @@ ours_subscribe() {
 	value -c "SELECT mp_subscribe('bench', '{\"detail-type\":[\"RecipeCreated\"]}', mode => 'pull')" > /dev/null
 }
 ours_steps() {
-	echo "events first: SELECT token, event_id, attempt, event FROM mp_claim('bench', $1)"
+	echo "events first: SELECT token, event_id, attempt, event FROM ${OURS_CLAIM:-mp_claim}('bench', $1)"
 	echo "true: SELECT mp_ack(\$1)"
 }
 ours_drain() {
 	ours_steps "$1" > "$output/consume.script"
 	drain_by_script "$2"
 }
+
+# The same by mp_claim_json
+ours_json_setup() { ours_setup; }
+ours_json_fill() { ours_fill "$@"; }
+ours_json_drain() { OURS_CLAIM=mp_claim_json ours_drain "$@"; }
 
 # The same by a consumer in the server: events are read there, and not sent.
 ours_inside_setup() { ours_setup; }

@@ -44,6 +44,15 @@ COMMENT ON FUNCTION @extschema@.mp_claim(text, int, float8, text, text, float8) 
 wait_seconds (at most 60): wait so long for an event; the transaction holds its snapshot meanwhile. It comes back earlier with no row when it has ended leases or put delayed events away, which others wait for: just claim again. worker: a name shown to operators. Commit before handling the events: other consumers wait for a claim that is not committed.
 Errors: MP400, MP404, MP409 for a subscription of another mode and in a REPEATABLE READ or SERIALIZABLE transaction, MP503.';
 
+CREATE FUNCTION @extschema@.mp_claim_json(
+    subscription text, max_events int DEFAULT 100, lease_seconds float8 DEFAULT 30, worker text DEFAULT NULL,
+    account text DEFAULT 'local', wait_seconds float8 DEFAULT 0)
+RETURNS TABLE (token uuid, event_id uuid, attempt int, event json)
+LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'mp_claim';
+COMMENT ON FUNCTION @extschema@.mp_claim_json(text, int, float8, text, text, float8) IS
+'mp_claim for a client that takes the event as text: the same events with the same text, which is written from the log at once and not made jsonb before. All else is as for mp_claim; errors: MP400, MP404, MP409, MP503';
+
 CREATE FUNCTION @extschema@.mp_ack(token uuid, event_ids uuid[] DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_ack';

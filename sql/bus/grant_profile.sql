@@ -14,7 +14,7 @@ SELECT p.profile, o.object
   FROM (VALUES
     ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
     ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
-    ('consumer', ARRAY['mp_claim', 'mp_ack', 'mp_fail', 'mp_extend',
+    ('consumer', ARRAY['mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_extend',
                        'mp_check_processed', 'mp_mark_processed',
                        'mp_begin_operation', 'mp_complete_operation', 'mp_release_operation',
                        'mp_breaker_acquire', 'mp_breaker_report']),

@@ -71,6 +71,8 @@ typedef struct Claim
 
 	Tuplestorestate *store;
 	TupleDesc	desc;
+	bool		as_text;		/* events are returned as json, not jsonb */
+	StringInfoData text;		/* of one event after the other */
 } Claim;
 
 PG_FUNCTION_INFO_V1(mp_claim);
@@ -94,7 +96,8 @@ return_event(Claim *claim, const MpEvent *event, int attempt)
 {
 	Datum		values[4] = {
 		UUIDPGetDatum(&claim->token), event->values[MP_EVENT_ID], Int32GetDatum(attempt),
-		JsonbPGetDatum(mp_event_envelope(event, event->replay_name))
+		claim->as_text ? PointerGetDatum(mp_event_envelope_text(event, event->replay_name, &claim->text))
+		: JsonbPGetDatum(mp_event_envelope(event, event->replay_name))
 	};
 	bool		nulls[4] = {false};
 
@@ -472,6 +475,7 @@ require_pull(MpSubscriptions *subscriptions, const char *name)
 	return subscription;
 }
 
+/* Both mp_claim and mp_claim_json: they differ in the type of the last column. */
 Datum
 mp_claim(PG_FUNCTION_ARGS)
 {
@@ -503,6 +507,8 @@ mp_claim(PG_FUNCTION_ARGS)
 				 errhint("retry=no. Correct the argument.")));
 	claim.name = PG_GETARG_DATUM(0);
 	claim.store = mp_begin_rows(fcinfo, &claim.desc);
+	claim.as_text = TupleDescAttr(claim.desc, 3)->atttypid == JSONOID;
+	initStringInfo(&claim.text);
 	deadline = GetCurrentTimestamp() + (int64) (wait * USECS_PER_SEC);
 	queue = mp_wait_for_claim(VARDATA_ANY(claim.account), VARSIZE_ANY_EXHDR(claim.account),
 							  TextDatumGetCString(claim.name));

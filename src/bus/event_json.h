@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "core/json_value.h"
 #include "core/pattern.h"
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
@@ -30,6 +31,9 @@ extern const MpPattern *mp_compile_pattern(Jsonb *pattern, MemoryContext context
 
 /* The envelope as sent on the wire; replay_name NULL: not of a replay. */
 extern Jsonb *mp_event_envelope(const MpEvent *event, const text *replay_name);
+
+/* Its text, the same that the jsonb is printed as; made in the buffer, good for the next one. */
+extern text *mp_event_envelope_text(const MpEvent *event, const text *replay_name, StringInfo out);
 
 /* RFC 3339 in UTC with microseconds, and an id: so many characters, no NUL. */
 #define MP_TIME_TEXT	27

@@ -16,6 +16,7 @@ INSERT INTO api VALUES
 ('mp_pause_subscription', 'name text, reason text', 'void'),
 ('mp_resume_subscription', 'name text', 'void'),
 ('mp_claim', $$subscription text, max_events integer DEFAULT 100, lease_seconds double precision DEFAULT 30, worker text DEFAULT NULL::text, account text DEFAULT 'local'::text, wait_seconds double precision DEFAULT 0$$, 'TABLE(token uuid, event_id uuid, attempt integer, event jsonb)'),
+('mp_claim_json', $$subscription text, max_events integer DEFAULT 100, lease_seconds double precision DEFAULT 30, worker text DEFAULT NULL::text, account text DEFAULT 'local'::text, wait_seconds double precision DEFAULT 0$$, 'TABLE(token uuid, event_id uuid, attempt integer, event json)'),
 ('mp_ack', 'token uuid, event_ids uuid[] DEFAULT NULL::uuid[]', 'boolean'),
 ('mp_fail', 'token uuid, event_id uuid, error_type text, error_message text, retry_after double precision DEFAULT NULL::double precision', 'text'),
 ('mp_extend', 'token uuid, lease_seconds double precision', 'boolean'),
@@ -106,12 +107,12 @@ SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM 
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_claim_json', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
                 'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation',
                 'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                'mp_claim', 'mp_ack', 'mp_fail', 'mp_replay')
+                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay')
  ORDER BY name;
 
 -- Arguments are base types, never rows: clients bind them from any language.

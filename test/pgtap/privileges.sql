@@ -44,7 +44,7 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ($$ SELECT mp_put_events('[]') $$, '42501'),
     ($$ SELECT mp_event(gen_random_uuid()) $$, '42501'), ($$ SELECT * FROM mp_read_events() $$, '42501'), ($$ SELECT * FROM mp_read_stream('s') $$, '42501'),
     ($$ SELECT mp_subscribe('s', '{"a": [1]}', mode => 'pull') $$, '42501'), ($$ SELECT mp_unsubscribe('s') $$, '42501'),
-    ($$ SELECT mp_claim('s') $$, '42501'), ($$ SELECT mp_ack(gen_random_uuid()) $$, '42501'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, '42501'),
+    ($$ SELECT mp_claim('s') $$, '42501'), ($$ SELECT mp_claim_json('s') $$, '42501'), ($$ SELECT mp_ack(gen_random_uuid()) $$, '42501'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, '42501'),
     ($$ SELECT mp_fail(gen_random_uuid(), gen_random_uuid(), 'transient', 'x') $$, '42501'), ($$ SELECT meal_planner.expire_claims('a', 'b') $$, '42501'),
     ($$ SELECT mp_pause_subscription('s') $$, '42501'), ($$ SELECT mp_resume_subscription('s') $$, '42501'),
     ($$ CALL mp_sweep() $$, '42501'), ($$ SELECT mp_schedule_sweeps() $$, '42501'), ($$ SELECT mp_unschedule_sweeps() $$, '42501'),
@@ -99,7 +99,7 @@ SELECT is(pg_temp.as_role('mp_t_reader', call), outcome, 'reader: ' || call) FRO
     ($$ SELECT mp_emit_event('T', '{}') $$, '42501'), ('SELECT * FROM meal_planner.event', '42501'), ('SELECT * FROM mp_dlq', '42501')
   ) AS c (call, outcome);
 SELECT is(pg_temp.as_role('mp_t_consumer', call), outcome, 'consumer: ' || call) FROM (VALUES
-    ($$ SELECT mp_claim('nobody') $$, 'MP404'), ($$ SELECT mp_ack(gen_random_uuid()) $$, 'ok'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, 'ok'),
+    ($$ SELECT mp_claim('nobody') $$, 'MP404'), ($$ SELECT mp_claim_json('nobody') $$, 'MP404'), ($$ SELECT mp_ack(gen_random_uuid()) $$, 'ok'), ($$ SELECT mp_extend(gen_random_uuid(), 1) $$, 'ok'),
     ($$ SELECT mp_fail(gen_random_uuid(), gen_random_uuid(), 'transient', 'x') $$, 'ok'),
     ($$ SELECT mp_mark_processed('e', 'o') $$, 'ok'), ($$ SELECT mp_check_processed('e', 'o') $$, 'ok'),
     ($$ SELECT mp_complete_operation((mp_begin_operation('o', 'k') ->> 'token')::uuid, '1') $$, 'ok'),
