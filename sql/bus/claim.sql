@@ -11,6 +11,7 @@ CREATE TABLE meal_planner.consumer_claim (
     after_position bigint,
     up_to          bigint,
     settled        bigint[]    NOT NULL DEFAULT '{}',
+    given_back     bigint[]    NOT NULL DEFAULT '{}',
     remaining      int         NOT NULL,
     deliveries     boolean     NOT NULL,
     keys           text[],
@@ -26,6 +27,8 @@ COMMENT ON TABLE meal_planner.consumer_claim IS
 COMMENT ON COLUMN meal_planner.consumer_claim.number IS 'grows with every claim; the token carries it, so that a token leads to its row';
 COMMENT ON COLUMN meal_planner.consumer_claim.settled IS
 'positions of the stretch that this claim no longer holds: acknowledged or failed, or never taken because they are delayed or wait for their key';
+COMMENT ON COLUMN meal_planner.consumer_claim.given_back IS
+'positions of events that left the claim without an acknowledgement: they failed, or wait behind one of their key that did';
 COMMENT ON COLUMN meal_planner.consumer_claim.remaining IS 'events still held; the row goes with the last';
 COMMENT ON COLUMN meal_planner.consumer_claim.keys IS
 'order keys of the events of the stretch: no other claim gets events of these until this one has ended; NULL: the subscription has no order_key';
@@ -57,7 +60,7 @@ CREATE FUNCTION @extschema@.mp_ack(token uuid, event_ids uuid[] DEFAULT NULL) RE
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_ack';
 COMMENT ON FUNCTION @extschema@.mp_ack(uuid, uuid[]) IS
-'the events of a claim are done: all that it still holds (event_ids NULL), or some. False when the claim is no more, because its lease has ended (somebody else will get or has got the events) or all of it was settled: nothing is changed. Acknowledging some events twice is harmless. MP404 for an event that the claim cannot have held';
+'the events of a claim are done: all that it still holds (event_ids NULL), or some. False when the claim is no more, because its lease has ended (somebody else will get or has got the events) or all of it was settled, and when one of event_ids has left the claim without being acknowledged, because it failed (mp_fail) or an event before it with the same order key did: nothing is changed. Acknowledging some events twice is harmless. MP404 for an event that the claim cannot have held';
 
 CREATE FUNCTION @extschema@.mp_fail(
     token uuid, event_id uuid, error_type text, error_message text, retry_after float8 DEFAULT NULL)

@@ -35,6 +35,7 @@ typedef struct Held
 	int64		after_position; /* without a stretch: no position is in it */
 	int64		up_to;
 	Datum		settled;		/* bigint[] */
+	Datum		given_back;		/* bigint[]: those that were not acknowledged */
 	int			remaining;
 	bool		deliveries;
 	Datum		keys;			/* text[]: order keys that end with it */
@@ -66,8 +67,8 @@ lock_claim(const pg_uuid_t *token, Held *held)
 		" WHERE c.number OPERATOR(pg_catalog.=) $1 AND c.token OPERATOR(pg_catalog.=) $2",
 	.types = {INT8OID, UUIDOID}};
 	static MpPlan lock = {
-		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys, c.replay_name"
-		" FROM meal_planner.consumer_claim c"
+		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys, c.replay_name,"
+		" c.given_back FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3 AND c.lease_until OPERATOR(pg_catalog.>) $4 FOR UPDATE",
 	.types = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID}};
@@ -108,6 +109,7 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	held->keys = SPI_getbinval(row, desc, 6, &held->no_keys);
 	replay_name = SPI_getbinval(row, desc, 7, &isnull);
 	held->replay_name = isnull ? NULL : DatumGetTextPP(replay_name);
+	held->given_back = SPI_getbinval(row, desc, 8, &isnull);
 	return true;
 }
 
@@ -147,13 +149,13 @@ static void
 write_claim(const Held *held)
 {
 	static MpPlan plan = {
-		.sql = "UPDATE meal_planner.consumer_claim c SET settled = $4, remaining = $5"
+		.sql = "UPDATE meal_planner.consumer_claim c SET settled = $4, remaining = $5, given_back = $6"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3",
-	.types = {TEXTOID, TEXTOID, INT8OID, INT8ARRAYOID, INT4OID}};
-	Datum		values[5] = {
+	.types = {TEXTOID, TEXTOID, INT8OID, INT8ARRAYOID, INT4OID, INT8ARRAYOID}};
+	Datum		values[6] = {
 		PointerGetDatum(held->account), held->subscription, Int64GetDatum(held->number),
-		held->settled, Int32GetDatum(held->remaining)
+		held->settled, Int32GetDatum(held->remaining), held->given_back
 	};
 
 	if (held->remaining <= 0)
@@ -167,27 +169,33 @@ write_claim(const Held *held)
  * ------------------------------------------------------------------------ */
 
 static bool
-is_settled(const Held *held, int64 position)
+contains(Datum positions, int64 position)
 {
-	Datum	   *positions;
+	Datum	   *elements;
 	int			count;
 
-	deconstruct_array(DatumGetArrayTypeP(held->settled), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &positions, NULL, &count);
+	deconstruct_array(DatumGetArrayTypeP(positions), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &elements, NULL, &count);
 	for (int i = 0; i < count; i++)
-		if (DatumGetInt64(positions[i]) == position)
+		if (DatumGetInt64(elements[i]) == position)
 			return true;
 	return false;
 }
 
 static void
+add(Datum *positions, int64 position)
+{
+	ArrayType  *array = DatumGetArrayTypeP(*positions);
+	int			next = (int) ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) + 1;
+
+	*positions = PointerGetDatum(array_set(array, 1, &next, Int64GetDatum(position), false,
+										   -1, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static void
 settle(Held *held, int64 position)
 {
-	ArrayType  *settled = DatumGetArrayTypeP(held->settled);
-	int			next = (int) ArrayGetNItems(ARR_NDIM(settled), ARR_DIMS(settled)) + 1;
-
-	held->settled = PointerGetDatum(array_set(settled, 1, &next, Int64GetDatum(position), false,
-											  -1, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	add(&held->settled, position);
 	held->remaining--;
 }
 
@@ -257,7 +265,7 @@ find_event(const Held *held, const MpSubscription *subscription, const pg_uuid_t
 				 errhint("retry=no. Give the event_id of a row that mp_claim returned with this token.")));
 	json = mp_json_of_event(event);
 	*attempt = 1;
-	if (is_settled(held, position) || subscription == NULL ||
+	if (contains(held->settled, position) || subscription == NULL ||
 		!mp_pattern_match(subscription->pattern, &mp_json_reader, &json))
 		return NOT_HELD;
 	return IN_STRETCH;
@@ -300,16 +308,31 @@ ack_all(Held *held)
 	remove_claim(held);
 }
 
-static void
+/*
+ * An event that was given back comes again, or is a dead letter: who believes
+ * that it is done has to learn that it is not.  Then nothing is changed.
+ */
+static bool
 ack_some(Held *held, ArrayType *ids)
 {
-	MpSubscriptions *subscriptions = mp_subscriptions_hold();
-	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(held->subscription));
+	MpSubscriptions *subscriptions;
+	MpSubscription *subscription;
 	Datum	   *elements;
 	bool	   *nulls;
 	int			count;
 
 	deconstruct_array(ids, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		int64		position;
+
+		if (!nulls[i] && mp_uuid_to_position(DatumGetUUIDP(elements[i])->data, &position) &&
+			contains(held->given_back, position))
+			return false;
+	}
+
+	subscriptions = mp_subscriptions_hold();
+	subscription = mp_subscription_find(subscriptions, TextDatumGetCString(held->subscription));
 	for (int i = 0; i < count; i++)
 	{
 		MpEvent		event;
@@ -331,25 +354,26 @@ ack_some(Held *held, ArrayType *ids)
 	}
 	write_claim(held);
 	mp_subscriptions_release(subscriptions);
+	return true;
 }
 
 Datum
 mp_ack(PG_FUNCTION_ARGS)
 {
 	Held		held;
-	bool		has_lease;
+	bool		done;
 
 	mp_require_preload();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
 	mp_spi_connect();
-	has_lease = lock_claim(PG_GETARG_UUID_P(0), &held);
-	if (has_lease && PG_ARGISNULL(1))
+	done = lock_claim(PG_GETARG_UUID_P(0), &held);
+	if (done && PG_ARGISNULL(1))
 		ack_all(&held);
-	else if (has_lease)
-		ack_some(&held, PG_GETARG_ARRAYTYPE_P(1));
+	else if (done)
+		done = ack_some(&held, PG_GETARG_ARRAYTYPE_P(1));
 	mp_spi_finish();
-	PG_RETURN_BOOL(has_lease);
+	PG_RETURN_BOOL(done);
 }
 
 /* ------------------------------------------------------------------------
@@ -428,12 +452,13 @@ put_back_behind(Held *held, MpSubscription *subscription, const MpEvent *failed)
 		mp_event_from_columns(rows->vals[i], rows->tupdesc, &event);
 		event.replay_name = held->replay_name;
 		json = mp_json_of_event(&event);
-		if (is_settled(held, mp_event_position(&event)) ||
+		if (contains(held->settled, mp_event_position(&event)) ||
 			!mp_pattern_match(subscription->pattern, &mp_json_reader, &json) ||
 			!same_key(subscription, failed, &event))
 			continue;
 		mp_delivery_schedule(subscription, &event, mp_clock_now());
 		settle(held, mp_event_position(&event));
+		add(&held->given_back, mp_event_position(&event));
 	}
 }
 
@@ -466,6 +491,7 @@ fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool perma
 		}
 		else
 			held->remaining--;
+		add(&held->given_back, position);
 		write_claim(held);
 		wake_next(held);
 		outcome = again ? "retry" : "dead";

@@ -104,6 +104,7 @@ class Claim:
         self.from_log = from_log        # numbers of events that were no deliveries
         self.stretch = stretch          # places in the log (first, behind the last), or None
         self.has_deliveries = len(held) > len(from_log)
+        self.given_back = set()         # numbers of events that left it without an acknowledgement
         # Whatever becomes of these events, their keys are the claim's to its end.
         self.keys = {held[number].key for number in from_log} - {None}
         self.lease_until = lease_until
@@ -122,12 +123,14 @@ class Claim:
     def fail(self, number, now, permanent, retry_after):
         delivery = self.held[number]
         outcome = delivery.fail(now, permanent, retry_after)
+        self.given_back.add(number)
         self.settle(number)
         if delivery.key and number in self.from_log and delivery.blocks():
             # Later events of its key leave the claim: they were not tried.
             for later in [d for n, d in self.held.items()
                           if n > number and n in self.from_log and d.key == delivery.key]:
                 later.state, later.attempt, later.due = "waiting", later.attempt - 1, now
+                self.given_back.add(later.event.number)
                 self.settle(later.event.number)
         return outcome
 

@@ -340,6 +340,9 @@ class Bus(RuleBasedStateMachine):
         live = claim.is_live(self.now)
         statement = "SELECT mp_ack(%s, %s::uuid[])"
         ids = None if numbers is None else [self.events[number].id for number in numbers]
+        if live and claim.given_back.intersection(numbers or []):
+            assert consumers[session].value(statement, claim.token, ids) is False
+            return
         try:
             for number in numbers or []:
                 self.find(claim, number)

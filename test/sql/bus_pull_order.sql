@@ -68,6 +68,12 @@ SELECT pg_temp.take('x');
 SELECT mp_ack(pg_temp.token('x'), ARRAY[pg_temp.id('f1')]), mp_fail(pg_temp.token('x'), pg_temp.id('f2'), 'transient', 'no');
 SELECT * FROM pg_temp.waiting;
 SELECT remaining FROM meal_planner.consumer_claim;
+-- They are not done, whoever says so; nor is what is acknowledged together with them.
+SELECT mp_ack(pg_temp.token('x'), ARRAY[pg_temp.id('f3')]) AS behind, mp_ack(pg_temp.token('x'), ARRAY[pg_temp.id('f2')]) AS failed,
+       mp_ack(pg_temp.token('x'), ARRAY[pg_temp.id('g1'), pg_temp.id('f3')]) AS with_another, mp_ack(pg_temp.token('x'), ARRAY[pg_temp.id('f1')]) AS again,
+       mp_fail(pg_temp.token('x'), pg_temp.id('f3'), 'transient', 'no') AS fail;
+SELECT * FROM pg_temp.waiting;
+SELECT remaining FROM meal_planner.consumer_claim;
 SELECT mp_ack(pg_temp.token('x'));
 SELECT pg_temp.emit('f4');
 SELECT pg_temp.take('y');
