@@ -133,6 +133,19 @@ $$;
 COMMENT ON FUNCTION meal_planner.keys_in_claims(text, text, bigint) IS
 'the claims that are out, with the order keys they hold (NULL: none)';
 
+CREATE FUNCTION meal_planner.is_claimed(account text, subscription text, "position" bigint) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM meal_planner.consumer_claim c
+                     JOIN meal_planner.event e ON e.account = $1 AND e.position = $3
+                     JOIN meal_planner.subscription s ON s.name = $2
+                    WHERE c.account = $1 AND c.subscription = $2 AND c.after_position < $3 AND c.up_to >= $3
+                      AND $3 <> ALL (c.settled) AND meal_planner.matches(s.pattern, e))
+$$;
+COMMENT ON FUNCTION meal_planner.is_claimed(text, text, bigint) IS
+'whether a consumer holds an event of the log, or of a replay, that is no delivery; ask under order_lock';
+
 CREATE FUNCTION meal_planner.release_keys(account text, subscription text, keys text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

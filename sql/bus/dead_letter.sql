@@ -220,6 +220,14 @@ BEGIN
         RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
             USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
     END IF;
+    -- A replay brings dead letters, too: a consumer that has this one, or is just
+    -- claiming it, is not to meet another.
+    IF mode = 'pull' THEN
+        PERFORM meal_planner.order_lock(letter.account, letter.subscription);
+        IF meal_planner.is_claimed(letter.account, letter.subscription, letter.position) THEN
+            RETURN 'retry';
+        END IF;
+    END IF;
 
     INSERT INTO meal_planner.delivery
            (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
@@ -246,7 +254,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
-'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. Of a pull subscription the next claim gets it, from attempt 1 on: retry. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone';
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. Of a pull subscription the next claim gets it, from attempt 1 on: retry; so is the answer when a consumer holds the event already, by a replay (mp_replay), and then the letter stays dead. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone';
 
 CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
