@@ -36,8 +36,19 @@ enum
 	MEMBERS
 };
 
-static const char *const member_names[MEMBERS] = {
-	"id", "time", "detail", "region", "source", "account", "version", "resources", "detail-type", "replay-name"
+typedef struct Member
+{
+	const char *name;
+	size_t		len;
+	const char *printed;
+	size_t		printed_len;
+} Member;
+
+#define MEMBER(name)	{name, sizeof(name) - 1, "\"" name "\": ", sizeof("\"" name "\": ") - 1}
+
+static const Member members[MEMBERS] = {
+	MEMBER("id"), MEMBER("time"), MEMBER("detail"), MEMBER("region"), MEMBER("source"), MEMBER("account"),
+	MEMBER("version"), MEMBER("resources"), MEMBER("detail-type"), MEMBER("replay-name")
 };
 
 /* Only the first entry needs an offset, see JB_OFFSET_STRIDE. */
@@ -201,7 +212,7 @@ take_apart(const MpEvent *event, const text *replay_name, Parts *parts)
 Jsonb *
 mp_event_envelope(const MpEvent *event, const text *replay_name)
 {
-	int			members = replay_name ? MEMBERS : MEMBERS - 1;
+	int			count = replay_name ? MEMBERS : MEMBERS - 1;
 	size_t		detail_len;
 	size_t		size;
 	Parts		parts;
@@ -211,22 +222,22 @@ mp_event_envelope(const MpEvent *event, const text *replay_name)
 	detail_len = VARSIZE(parts.detail) - VARHDRSZ;
 
 	/* Never too small: the array's own padding and headers stand for ours. */
-	size = VARHDRSZ + sizeof(uint32) + sizeof(JEntry) * 2 * members + sizeof(parts.id) + sizeof(parts.time) +
+	size = VARHDRSZ + sizeof(uint32) + sizeof(JEntry) * 2 * count + sizeof(parts.id) + sizeof(parts.time) +
 		strlen(MP_ENVELOPE_VERSION) + detail_len + VARSIZE_ANY_EXHDR(parts.region) + VARSIZE_ANY_EXHDR(parts.source) +
 		VARSIZE_ANY_EXHDR(parts.account) + VARSIZE_ANY_EXHDR(parts.detail_type) + parts.resources_size +
 		sizeof(uint32) * (parts.resource_count + 4) + (replay_name ? VARSIZE_ANY_EXHDR(replay_name) : 0);
-	for (int i = 0; i < members; i++)
-		size += strlen(member_names[i]);
+	for (int i = 0; i < count; i++)
+		size += members[i].len;
 
 	writer.start = palloc(size);
-	*(uint32 *) (writer.start + VARHDRSZ) = JB_FOBJECT | members;
+	*(uint32 *) (writer.start + VARHDRSZ) = JB_FOBJECT | count;
 	writer.entry = (JEntry *) (writer.start + VARHDRSZ + sizeof(uint32));
-	writer.data = (char *) (writer.entry + 2 * members);
+	writer.data = (char *) (writer.entry + 2 * count);
 	writer.next = writer.data;
 	writer.index = 0;
 
-	for (int i = 0; i < members; i++)
-		write_string(&writer, member_names[i], strlen(member_names[i]));
+	for (int i = 0; i < count; i++)
+		write_string(&writer, members[i].name, members[i].len);
 	write_string(&writer, parts.id, sizeof(parts.id));
 	write_string(&writer, parts.time, sizeof(parts.time));
 	write_container(&writer, &parts.detail->root, detail_len);
@@ -251,9 +262,8 @@ mp_event_envelope(const MpEvent *event, const text *replay_name)
 static void
 print_name(StringInfo out, int member)
 {
-	appendStringInfoString(out, member == 0 ? "{\"" : ", \"");
-	appendStringInfoString(out, member_names[member]);
-	appendStringInfoString(out, "\": ");
+	mp_json_write(out, member == 0 ? "{" : ", ", member == 0 ? 1 : 2);
+	mp_json_write(out, members[member].printed, members[member].printed_len);
 }
 
 static void
@@ -263,27 +273,30 @@ print_text(StringInfo out, int member, const text *value)
 	mp_json_write_string(out, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
+/* What needs no escapes. */
 static void
-print_string(StringInfo out, int member, const char *value, size_t len)
+print_plain(StringInfo out, int member, const char *value, size_t len)
 {
 	print_name(out, member);
-	mp_json_write_string(out, value, len);
+	mp_json_write(out, "\"", 1);
+	mp_json_write(out, value, len);
+	mp_json_write(out, "\"", 1);
 }
 
 static void
 print_resources(StringInfo out, const Parts *parts)
 {
 	print_name(out, MEMBER_RESOURCES);
-	appendStringInfoChar(out, '[');
+	mp_json_write(out, "[", 1);
 	for (int i = 0; i < parts->resource_count; i++)
 	{
 		text	   *resource = DatumGetTextPP(parts->resources[i]);
 
 		if (i > 0)
-			appendStringInfoString(out, ", ");
+			mp_json_write(out, ", ", 2);
 		mp_json_write_string(out, VARDATA_ANY(resource), VARSIZE_ANY_EXHDR(resource));
 	}
-	appendStringInfoChar(out, ']');
+	mp_json_write(out, "]", 1);
 }
 
 text *
@@ -292,21 +305,20 @@ mp_event_envelope_text(const MpEvent *event, const text *replay_name, StringInfo
 	Parts		parts;
 
 	take_apart(event, replay_name, &parts);
-	resetStringInfo(out);
-	appendStringInfoSpaces(out, VARHDRSZ);
-	print_string(out, MEMBER_ID, parts.id, sizeof(parts.id));
-	print_string(out, MEMBER_TIME, parts.time, sizeof(parts.time));
+	out->len = VARHDRSZ;		/* which is written at the end */
+	print_plain(out, MEMBER_ID, parts.id, sizeof(parts.id));
+	print_plain(out, MEMBER_TIME, parts.time, sizeof(parts.time));
 	print_name(out, MEMBER_DETAIL);
 	mp_json_write_container(out, &parts.detail->root);
 	print_text(out, MEMBER_REGION, parts.region);
 	print_text(out, MEMBER_SOURCE, parts.source);
 	print_text(out, MEMBER_ACCOUNT, parts.account);
-	print_string(out, MEMBER_VERSION, MP_ENVELOPE_VERSION, strlen(MP_ENVELOPE_VERSION));
+	print_plain(out, MEMBER_VERSION, MP_ENVELOPE_VERSION, strlen(MP_ENVELOPE_VERSION));
 	print_resources(out, &parts);
 	print_text(out, MEMBER_DETAIL_TYPE, parts.detail_type);
 	if (replay_name)
 		print_text(out, MEMBER_REPLAY_NAME, replay_name);
-	appendStringInfoChar(out, '}');
+	mp_json_write(out, "}", 1);
 	SET_VARSIZE(out->data, out->len);
 	return (text *) out->data;
 }

@@ -10,16 +10,20 @@
 #include "bus/json_text.h"
 
 #include "miscadmin.h"
+#include "pgcompat.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
-/* A character takes six at most: a backslash, u and four digits. */
+/* Strings are copied by words of eight bytes. */
+#define WORD ((size_t) sizeof(uint64))
+
+/* A character takes six bytes at most: a backslash, u and four digits. */
 #define LONGEST_ESCAPE 6
 
-/* Eight times the same byte. */
+/* The same byte eight times. */
 #define BYTES(byte) (UINT64CONST(0x0101010101010101) * (byte))
 
-/* Is there a zero byte, or one below n?  For n up to 128. */
+/* Is a byte of the word zero, or below n?  n is 128 at most. */
 #define HAS_LESS(word, n) (((word) - BYTES(n)) & ~(word) & BYTES(0x80))
 #define HAS_ZERO(word) HAS_LESS(word, 1)
 
@@ -30,105 +34,153 @@ is_plain(uint64 word)
 }
 
 static inline char *
-write_bytes(char *to, const char *bytes, size_t len)
+write_bytes(char *to, const void *bytes, size_t len)
 {
 	memcpy(to, bytes, len);
 	return to + len;
 }
 
 static char *
-write_character(char *to, unsigned char character)
+write_escaped(char *to, unsigned char character)
 {
 	static const char digits[] = "0123456789abcdef";
 
+	*to++ = '\\';
 	switch (character)
 	{
 		case '\b':
-			return write_bytes(to, "\\b", 2);
+			*to++ = 'b';
+			break;
 		case '\f':
-			return write_bytes(to, "\\f", 2);
+			*to++ = 'f';
+			break;
 		case '\n':
-			return write_bytes(to, "\\n", 2);
+			*to++ = 'n';
+			break;
 		case '\r':
-			return write_bytes(to, "\\r", 2);
+			*to++ = 'r';
+			break;
 		case '\t':
-			return write_bytes(to, "\\t", 2);
+			*to++ = 't';
+			break;
 		case '"':
-			return write_bytes(to, "\\\"", 2);
 		case '\\':
-			return write_bytes(to, "\\\\", 2);
-		default:
-			if (character < ' ')
-			{
-				to = write_bytes(to, "\\u00", 4);
-				*to++ = digits[character >> 4];
-				character = digits[character & 15];
-			}
 			*to++ = character;
-			return to;
+			break;
+		default:
+			to = write_bytes(to, "u00", 3);
+			*to++ = digits[character >> 4];
+			*to++ = digits[character & 15];
+			break;
 	}
-}
-
-static char *
-write_quoted(char *to, const char *text, size_t len)
-{
-	const char *end = text + len;
-
-	*to++ = '"';
-	while (text < end)
-	{
-		uint64		word;
-
-		if (end - text >= (ptrdiff_t) sizeof(word))
-		{
-			memcpy(&word, text, sizeof(word));
-			if (is_plain(word))
-			{
-				to = write_bytes(to, text, sizeof(word));
-				text += sizeof(word);
-				continue;
-			}
-		}
-		to = write_character(to, *text++);
-	}
-	*to++ = '"';
 	return to;
 }
 
-/* Where to write up to so many bytes; end_writing tells how far it went. */
-static inline char *
-begin_writing(StringInfo out, size_t most)
+static inline bool
+is_escaped(unsigned char character)
 {
-	if (most >= (size_t) (out->maxlen - out->len))
-		enlargeStringInfo(out, (int) most);
-	return out->data + out->len;
+	return character < ' ' || character == '"' || character == '\\';
 }
 
-static inline void
-end_writing(StringInfo out, const char *to)
+/* Up to a word of them. */
+static char *
+write_characters(char *to, const char *text, size_t len)
 {
-	out->len = (int) (to - out->data);
+	for (size_t i = 0; i < len; i++)
+	{
+		if (is_escaped(text[i]))
+			to = write_escaped(to, text[i]);
+		else
+			*to++ = text[i];
+	}
+	return to;
 }
 
-static void
-write_plain(StringInfo out, const char *text, size_t len)
+/* The last word is filled up with spaces, which what follows overwrites. */
+static char *
+write_quoted(char *to, const char *text, size_t len)
 {
-	end_writing(out, write_bytes(begin_writing(out, len), text, len));
+	uint64		word;
+
+	*to++ = '"';
+	for (; len >= WORD; len -= WORD, text += WORD)
+	{
+		memcpy(&word, text, WORD);
+		to = is_plain(word) ? write_bytes(to, &word, WORD) : write_characters(to, text, WORD);
+	}
+	word = BYTES(' ');
+	memcpy(&word, text, len);
+	if (is_plain(word))
+	{
+		memcpy(to, &word, WORD);
+		to += len;
+	}
+	else
+		to = write_characters(to, text, len);
+	*to++ = '"';
+	return to;
 }
 
 void
 mp_json_write_string(StringInfo out, const char *text, size_t len)
 {
-	end_writing(out, write_quoted(begin_writing(out, LONGEST_ESCAPE * len + 2), text, len));
+	char	   *to = mp_json_begin_writing(out, LONGEST_ESCAPE * len + WORD + 2);
+
+	mp_json_end_writing(out, write_quoted(to, text, len));
+}
+
+/*
+ * The short form of a stored number, which all but very long ones have: 16 bits
+ * of header, then digits to the base of 10,000.  The server keeps it to itself
+ * (numeric.c), but cannot change what lies in tables.
+ */
+#define IS_SHORT(header)		(((header) & 0xC000) == 0x8000)
+#define IS_NEGATIVE(header)		(((header) & 0x2000) != 0)
+#define SCALE(header)			(((header) >> 7) & 0x3F)	/* decimals behind the point */
+#define WEIGHT(header)			((((header) & 0x7F) ^ 0x40) - 0x40) /* of the first digit */
+
+#define LONGEST_SHORT			(1 + 4 * 0x40 + 1 + 0x3F + 3)
+
+static char *
+write_short_number(char *to, const uint16 *header, int count)
+{
+	const uint16 *digits = header + 1;
+	int			weight = WEIGHT(*header);
+	char	   *end;
+
+#define DIGIT(i)	((i) >= 0 && (i) < count ? digits[i] : 0)
+	if (IS_NEGATIVE(*header))
+		*to++ = '-';
+	to += pg_ultoa_n(weight >= 0 ? DIGIT(0) : 0, to);
+	for (int i = 1; i <= weight; i++)
+		to = pg_ultostr_zeropad(to, DIGIT(i), 4);
+	if (SCALE(*header) == 0)
+		return to;
+	*to++ = '.';
+	end = to + SCALE(*header);
+	for (int i = weight + 1; to < end; i++)
+		to = pg_ultostr_zeropad(to, DIGIT(i), 4);
+	return end;
 }
 
 static void
 write_number(StringInfo out, Numeric number)
 {
-	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	const uint16 *header = (const uint16 *) VARDATA(number);
 
-	write_plain(out, text, strlen(text));
-	pfree(text);
+	if (!VARATT_IS_EXTENDED(number) && IS_SHORT(*header))
+	{
+		int			count = (int) ((VARSIZE(number) - VARHDRSZ) / sizeof(uint16)) - 1;
+
+		mp_json_end_writing(out, write_short_number(mp_json_begin_writing(out, LONGEST_SHORT), header, count));
+	}
+	else
+	{
+		char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+
+		mp_json_write(out, text, strlen(text));
+		pfree(text);
+	}
 }
 
 /* What lies from start to end of a container's data; padding comes first. */
@@ -140,11 +192,11 @@ write_value(StringInfo out, JEntry entry, const char *data, uint32 start, uint32
 	else if (JBE_ISNUMERIC(entry))
 		write_number(out, (Numeric) (data + INTALIGN(start)));
 	else if (JBE_ISBOOL_TRUE(entry))
-		write_plain(out, "true", 4);
+		mp_json_write(out, "true", 4);
 	else if (JBE_ISBOOL_FALSE(entry))
-		write_plain(out, "false", 5);
+		mp_json_write(out, "false", 5);
 	else if (JBE_ISNULL(entry))
-		write_plain(out, "null", 4);
+		mp_json_write(out, "null", 4);
 	else
 		mp_json_write_container(out, (const JsonbContainer *) (data + INTALIGN(start)));
 }
@@ -164,20 +216,20 @@ mp_json_write_container(StringInfo out, const JsonbContainer *container)
 
 	check_stack_depth();
 	if (!is_scalar)
-		write_plain(out, is_object ? "{" : "[", 1);
+		mp_json_write(out, is_object ? "{" : "[", 1);
 	for (int i = 0; i < count; i++)
 	{
 		uint32		end = start;
 
 		if (i > 0)
-			write_plain(out, ", ", 2);
+			mp_json_write(out, ", ", 2);
 		if (is_object)
 		{
 			uint32		name_end = name_start;
 
 			JBE_ADVANCE_OFFSET(name_end, names[i]);
 			mp_json_write_string(out, data + name_start, name_end - name_start);
-			write_plain(out, ": ", 2);
+			mp_json_write(out, ": ", 2);
 			name_start = name_end;
 		}
 		JBE_ADVANCE_OFFSET(end, values[i]);
@@ -185,5 +237,5 @@ mp_json_write_container(StringInfo out, const JsonbContainer *container)
 		start = end;
 	}
 	if (!is_scalar)
-		write_plain(out, is_object ? "}" : "]", 1);
+		mp_json_write(out, is_object ? "}" : "]", 1);
 }

@@ -25,6 +25,11 @@ SELECT count(mp_emit_event('Written', jsonb_build_object('n', n::numeric, 'f', n
   FROM unnest(string_to_array('0 1 -1 9999 10000 99999999 100000000 1.0 1.50 0.000001 1e20 1e-20 1.7976931348623157e308 5e-324 123456789012345678901234567890.123456789'
                               || ' 9223372036854775807 0.1 3.14159265358979', ' ')) n;
 SELECT mp_emit_event('Written', ('{"huge": 1' || repeat('0', 2000) || ', "tiny": 1e-500, "exponent": [1e5, 1.5E+10, 2E-3]}')::jsonb, 'json-test') IS NOT NULL AS emitted;
+SELECT setseed(0.17) IS NOT NULL AS seeded;
+SELECT count(mp_emit_event('Written', d, 'json-test')) AS numbers
+  FROM (SELECT jsonb_build_object(s::text, jsonb_agg(round(((random() - 0.5) * 10.0 ^ (random() * 2 * s - s))::numeric, (random() * s)::int)
+                                                     * CASE WHEN n % 7 = 0 THEN 10::numeric ^ (n % 80) ELSE 1 END)) AS d
+          FROM generate_series(1, 70) s, generate_series(1, 100) n GROUP BY s) x;
 -- Containers: more entries than a stretch of offsets has, empty ones, deep ones, a long string.
 SELECT mp_emit_event('Written', jsonb_object_agg('k' || n, n), 'json-test') IS NOT NULL AS wide_object FROM generate_series(1, 200) n;
 SELECT mp_emit_event('Written', jsonb_build_object('a', jsonb_agg(CASE n % 4 WHEN 0 THEN to_jsonb(n) WHEN 1 THEN '"s"' WHEN 2 THEN '{}' ELSE '[[]]' END)), 'json-test')
