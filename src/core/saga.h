@@ -192,11 +192,12 @@ typedef struct MpSagaReport
 	double		random;			/* [0, 1): places the delay within its jitter */
 } MpSagaReport;
 
-/* What became of an attempt that did not succeed. */
+/* What follows an attempt that did not succeed. */
 typedef struct MpSagaSettled
 {
-	MpVerdict	verdict;		/* MP_VERDICT_RETRY: it is waiting, for */
+	bool		again;			/* another attempt, after the delay */
 	double		delay;			/* seconds */
+	MpVerdict	verdict;		/* why not; MP_VERDICT_RETRY: because the saga has turned back */
 } MpSagaSettled;
 
 typedef enum MpSagaAnswer
@@ -257,6 +258,9 @@ extern MpSagaAnswer mp_saga_migrate(const MpSagaDefinition *from, const MpSaga *
 
 extern bool mp_saga_has_ended(MpSagaState state);
 
+/* The state that follows from the rest of the saga: what every call leaves in it. */
+extern MpSagaState mp_saga_state_of(const MpSagaDefinition *definition, const MpSaga *saga);
+
 /* Steps whose effect may be there and is still to be undone when it goes back. */
 extern MpSagaSteps mp_saga_effects(const MpSagaDefinition *definition, const MpSaga *saga);
 
@@ -265,7 +269,7 @@ extern const char *mp_saga_step_state_name(MpSagaStepState state);
 extern const char *mp_saga_cause_name(MpSagaCause cause);
 
 /*
- * An instance as one line of text, to be stored as it is: "r- d1 w2.3? p", first
+ * An instance as one line of text, to be stored as it is: ">- s1 w2.3? p", first
  * the saga, then its steps in the order of the definition.  The size is enough
  * for the longest.  False: it is no such text, or not of this definition.
  */
