@@ -127,6 +127,13 @@ SET meal_planner.clock_offset = 31;
 SELECT mp_begin_operation('lost', 'strict', on_owner_lost => 'block');
 SELECT mp_begin_operation('lost', 'strict', on_owner_lost => 'verify') ->> 'status' AS status;
 RESET meal_planner.clock_offset;
+-- It still counts when the next owner, who asked for less, is lost itself.
+SELECT mp_begin_operation('lost', 'strict twice', lease_seconds => 30, on_owner_lost => 'verify') ->> 'status' AS status;
+SET meal_planner.clock_offset = 31;
+SELECT mp_begin_operation('lost', 'strict twice', lease_seconds => 30) ->> 'status' AS status;
+SET meal_planner.clock_offset = 62;
+SELECT mp_begin_operation('lost', 'strict twice') ->> 'status' AS status;
+RESET meal_planner.clock_offset;
 
 -- The simple face of the same store.
 SELECT mp_check_processed('e1', 'mailer'), mp_mark_processed('e1', 'mailer'), mp_check_processed('e1', 'mailer'),
