@@ -33,7 +33,7 @@ EXTRA_CLEAN = $(MODULE_big).map $(wildcard $(addsuffix *.[od],src/ src/core/ src
 
 # Targets that run in a private cluster.  Their work is in shell scripts,
 # because make reads this file before the packages are installed.
-SUITES = unit regress isolation pgtap tap model fuzz install
+SUITES = unit regress isolation pgtap tap model fuzz spin control install
 AS_USER = @bash scripts/as-user
 export PG_MAJOR
 unexport MAKEFLAGS MAKELEVEL
@@ -47,7 +47,7 @@ all:
 ## make demo            run the main job in a private cluster, which stays up
 ## make psql            look around in it
 ## make check           run every suite; the last line is the sum
-## make check-SUITE     run one: unit regress isolation pgtap tap model fuzz install
+## make check-SUITE     run one: unit regress isolation pgtap tap model fuzz spin control install
 ## make check-valgrind  run the regress suite under valgrind (slow, not part of check)
 ## make bench           compare with plain SQL and the peers that are there
 ## make bench-peers      install the peers (Debian, npm, git)
