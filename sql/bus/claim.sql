@@ -175,11 +175,19 @@ DECLARE
     over     meal_planner.consumer_claim;
     held     record;
     moment   timestamptz := meal_planner.clock();
+    seconds  float8;
+    message  text := 'the lease ended before the event was acknowledged';
+    failed   jsonb := '[]';
 BEGIN
     DELETE FROM meal_planner.consumer_claim c
      WHERE c.account = expire_claim.account AND c.subscription = expire_claim.subscription
        AND c.number = expire_claim.number
     RETURNING * INTO over;
+    seconds := extract(epoch FROM moment - over.claimed_at);
+    IF NOT last_attempt THEN
+        failed := jsonb_build_array(
+                      meal_planner.failed_attempt(1, true, seconds, NULL, message, 'retry', over.worker));
+    END IF;
     IF over.deliveries THEN
         FOR held IN
             SELECT d.position FROM meal_planner.delivery d
@@ -187,16 +195,16 @@ BEGIN
              ORDER BY d.position
         LOOP
             PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
-                                               NULL, 'the lease ended before the event was acknowledged');
+                                               NULL, message, seconds, over.worker);
         END LOOP;
     END IF;
     FOR held IN
         INSERT INTO meal_planner.delivery AS d
                (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message,
-                order_key, replay_name)
+                order_key, replay_name, history)
         SELECT e.account, over.subscription, e.position, e.id, 1, moment + make_interval(secs => delay), moment,
-               'the lease ended before the event was acknowledged', meal_planner.order_key(s.options ->> 'order_key', e),
-               over.replay_name
+               message, meal_planner.order_key(s.options ->> 'order_key', e),
+               over.replay_name, failed
           FROM meal_planner.event e
           JOIN meal_planner.subscription s ON s.name = over.subscription
          WHERE e.account = over.account AND e.position > over.after_position AND e.position <= over.up_to
@@ -207,7 +215,7 @@ BEGIN
     LOOP
         IF last_attempt THEN
             PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
-                                               NULL, 'the lease ended before the event was acknowledged');
+                                               NULL, message, seconds, over.worker);
         END IF;
     END LOOP;
     IF over.keys IS NOT NULL THEN

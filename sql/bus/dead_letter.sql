@@ -21,8 +21,9 @@ CREATE TABLE meal_planner.dead_letter (
     corrected_detail jsonb,
     settled_at       timestamptz,
     discard_reason   text,
-    alerted          boolean     NOT NULL DEFAULT false,
+    alert_id         bigint,
     order_key        text,
+    history          jsonb       NOT NULL DEFAULT '[]',
     PRIMARY KEY (account, id),
     UNIQUE (account, subscription, position)
 );
@@ -30,73 +31,71 @@ COMMENT ON TABLE meal_planner.dead_letter IS
 'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
 COMMENT ON COLUMN meal_planner.dead_letter.reason IS
 'why it was given up: permanent, max_attempts, max_age, crash, sent (mp_send_to_dlq) or unsubscribed';
-COMMENT ON COLUMN meal_planner.dead_letter.alerted IS 'an alert was raised since it became dead; another one follows only when it becomes dead again';
+COMMENT ON COLUMN meal_planner.dead_letter.alert_id IS
+'the alert that was raised when it became dead, NULL: none; another one follows only when it becomes dead again';
+COMMENT ON COLUMN meal_planner.dead_letter.history IS
+'its failed attempts as failed_attempt says, the oldest first; replay: after which replay, 0 before the first';
 COMMENT ON COLUMN meal_planner.dead_letter.order_key IS
 'the key that it blocks while dead or replaying (on_dead block_key); NULL: none';
 CREATE INDEX dead_letter_order ON meal_planner.dead_letter (account, subscription, order_key, position)
     WHERE order_key IS NOT NULL AND status IN ('dead', 'replaying');
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
 CREATE INDEX dead_letter_waiting ON meal_planner.dead_letter (position) WHERE status IN ('dead', 'replaying');
+CREATE INDEX dead_letter_settled ON meal_planner.dead_letter (settled_at) WHERE status IN ('resolved', 'discarded');
 SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
-
-CREATE TABLE meal_planner.alert (
-    account        text        NOT NULL,
-    id             bigint      NOT NULL,
-    kind           text        NOT NULL,
-    dead_letter_id bigint,
-    subscription   text,
-    message        text        NOT NULL,
-    raised_at      timestamptz NOT NULL,
-    PRIMARY KEY (account, id)
-);
-COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused); NOTIFY mp_alert goes out with it, once per transaction';
-SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE FUNCTION meal_planner.record_dead_letter(
     account text, subscription text, "position" bigint, event_id uuid, error_type text, reason text, retry_count int,
     "sqlstate" text, error_message text, error_detail text DEFAULT NULL, error_hint text DEFAULT NULL,
-    error_context text DEFAULT NULL, order_key text DEFAULT NULL)
+    error_context text DEFAULT NULL, order_key text DEFAULT NULL, failed jsonb DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment      timestamptz := meal_planner.clock();
-    failed_at   timestamptz;
-    was_alerted boolean := false;
+    moment    timestamptz := meal_planner.clock();
+    failed_at timestamptz;
+    before    jsonb := '[]';
     -- What somebody sends as transient is only kept; all else is a delivery given up.
-    alerts      boolean := $6 <> 'sent';
-    key         text := $13;
-    had_key     boolean;
-    blocks      boolean;
-    letter_id   bigint;
+    new_alert bigint := CASE WHEN $6 <> 'sent' THEN meal_planner.next_position() END;
+    alert     bigint := new_alert;
+    key       text := $13;
+    had_key   boolean;
+    blocks    boolean;
+    letter    bigint := meal_planner.next_position();
+    known     record;
 BEGIN
     DELETE FROM meal_planner.delivery d
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
-    RETURNING d.first_failed_at, d.order_key INTO failed_at, key;
+    RETURNING d.first_failed_at, d.order_key, d.history INTO failed_at, key, before;
     had_key := key IS NOT NULL;
     IF NOT FOUND THEN
         key := $13;
+        before := '[]';
     END IF;
     blocks := coalesce((SELECT s.options ->> 'on_dead' = 'block_key'
                           FROM meal_planner.subscription s WHERE s.name = $2), false);
 
     -- Two may come at once: one makes the row, the other waits for it and then
-    -- finds what it was.
-    INSERT INTO meal_planner.dead_letter AS l
-           (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
-            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alerted, order_key)
-    VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
-            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alerts, CASE WHEN blocks THEN key END)
-    ON CONFLICT (account, subscription, position) DO NOTHING
-    RETURNING l.id INTO letter_id;
-    IF letter_id IS NULL THEN
-        SELECT l.id, l.status = 'dead' AND l.alerted INTO letter_id, was_alerted
+    -- finds what it was, unless it has been purged by then.
+    LOOP
+        INSERT INTO meal_planner.dead_letter AS l
+               (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
+                error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alert_id,
+                order_key, history)
+        VALUES ($1, letter, $2, $3, $4, $5, $6, $8, $9,
+                $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alert,
+                CASE WHEN blocks THEN key END, meal_planner.stamp_history(meal_planner.join_history(before, $14), 0))
+        ON CONFLICT (account, subscription, position) DO NOTHING;
+        EXIT WHEN FOUND;
+        SELECT l.id, CASE WHEN l.status = 'dead' THEN l.alert_id END AS alert_id INTO known
           FROM meal_planner.dead_letter l
          WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
            FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        letter := known.id;
+        alert := coalesce(known.alert_id, new_alert);
         UPDATE meal_planner.dead_letter l
            SET error_type = $5,
                reason = $6,
@@ -113,25 +112,25 @@ BEGIN
                dead_at = moment,
                settled_at = NULL,
                discard_reason = NULL,
-               alerted = alerts OR was_alerted
-         WHERE l.account = $1 AND l.id = letter_id;
-    END IF;
+               alert_id = alert,
+               history = meal_planner.join_history(
+                             l.history,
+                             meal_planner.stamp_history(meal_planner.join_history(before, $14), l.replay_count))
+         WHERE l.account = $1 AND l.id = letter;
+        EXIT;
+    END LOOP;
 
-    IF alerts AND NOT was_alerted THEN
-        INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
-        VALUES ($1, meal_planner.next_position(), 'dead_letter', letter_id, nullif($2, ''),
-                coalesce($9, $6), moment);
-        -- The same payload each time: the server sends it once per transaction.
-        PERFORM pg_notify('mp_alert', '');
+    IF alert = new_alert THEN
+        PERFORM meal_planner.raise_alert($1, alert, 'dead_letter', $2, coalesce($8, $6), coalesce($9, $6), letter);
     END IF;
     IF had_key THEN
         PERFORM meal_planner.release_key($1, $2, key);
     END IF;
-    RETURN letter_id;
+    RETURN letter;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text) IS
-'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient; returns the id';
+COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text, jsonb) IS
+'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient. failed: what is kept of the attempt. Returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,
@@ -160,7 +159,8 @@ BEGIN
     RETURN meal_planner.record_dead_letter(
         coalesce(account, 'local'), coalesce(subscription, ''), event_position, event_id, error_type,
         CASE WHEN error_type OPERATOR(pg_catalog.=) 'permanent' THEN 'permanent' ELSE 'sent' END,
-        coalesce(retry_count, 0), NULL, error_message);
+        coalesce(retry_count, 0), NULL, error_message,
+        failed => meal_planner.failed_attempt(NULL, false, NULL, NULL, error_message, 'sent', NULL));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_send_to_dlq(uuid, text, text, int, text, text) IS
@@ -287,7 +287,9 @@ SELECT l.id, l.event_id, nullif(l.subscription, '') AS subscription, e.detail_ty
        l.error_message, l.retry_count, l.status, l.first_failed_at, l.dead_at, l.replay_count,
        meal_planner.envelope(e) AS event,
        l.reason, l.account, l.error_detail, l.error_hint, l.error_context, l.corrected_detail,
-       l.settled_at, l.discard_reason
+       l.settled_at, l.discard_reason,
+       l.history #>> '{0,sqlstate}' AS first_sqlstate, l.history #>> '{0,message}' AS first_error_message,
+       jsonb_array_length(l.history) AS attempts
   FROM meal_planner.dead_letter l
   LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position;
 COMMENT ON VIEW @extschema@.mp_dlq IS
@@ -299,10 +301,3 @@ SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS dep
  WHERE l.status = 'dead'
  GROUP BY l.subscription, l.error_type;
 COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type';
-
-CREATE VIEW @extschema@.mp_alerts AS
-SELECT a.id, a.raised_at, a.kind, a.account, a.subscription, a.message, a.dead_letter_id, l.event_id,
-       l.status AS dead_letter_status
-  FROM meal_planner.alert a
-  LEFT JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id;
-COMMENT ON VIEW @extschema@.mp_alerts IS 'alerts, with what has become of the dead letters they are about';

@@ -20,6 +20,7 @@ CREATE TABLE meal_planner.delivery (
     error_detail    text,
     error_hint      text,
     error_context   text,
+    history         jsonb       NOT NULL DEFAULT '[]',
     PRIMARY KEY (account, subscription, position)
 );
 COMMENT ON TABLE meal_planner.delivery IS
@@ -35,6 +36,8 @@ COMMENT ON COLUMN meal_planner.delivery.replay_name IS 'the replay (mp_replay) t
 COMMENT ON COLUMN meal_planner.delivery.next_attempt_at IS
 'when it is due; infinity: blocked, something of its order_key comes first';
 COMMENT ON COLUMN meal_planner.delivery.detail IS 'corrected detail of a replay; NULL: the event''s own';
+COMMENT ON COLUMN meal_planner.delivery.history IS
+'its failed attempts as failed_attempt says, the oldest first; they go with it, or into its dead letter';
 -- By subscription: what a paused one has waiting must not lie in the way.
 CREATE INDEX delivery_due ON meal_planner.delivery (account, subscription, next_attempt_at, position)
     WHERE token IS NULL;
@@ -63,7 +66,7 @@ COMMENT ON FUNCTION meal_planner.schedule_delivery(text, text, bigint, uuid, tim
 CREATE FUNCTION meal_planner.record_retry(
     account text, subscription text, "position" bigint, event_id uuid, attempt int, crashes int, delay float8,
     "sqlstate" text, error_message text, error_detail text, error_hint text, error_context text,
-    order_key text DEFAULT NULL, replay_name text DEFAULT NULL)
+    order_key text DEFAULT NULL, replay_name text DEFAULT NULL, failed jsonb DEFAULT NULL)
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -71,11 +74,11 @@ AS $$
     INSERT INTO meal_planner.delivery AS d
            (account, subscription, position, event_id, attempt, crashes, next_attempt_at, first_failed_at,
             "sqlstate", error_message, error_detail, error_hint, error_context, order_key,
-            replay_name)
+            replay_name, history)
     -- without an attempt it has not failed: its age does not count yet
     VALUES ($1, $2, $3, $4, $5, $6, meal_planner.clock() + make_interval(secs => $7),
             CASE WHEN $5 > 0 THEN meal_planner.clock() END,
-            $8, $9, $10, $11, $12, $13, $14)
+            $8, $9, $10, $11, $12, $13, $14, meal_planner.join_history('[]', $15))
     ON CONFLICT (account, subscription, position) DO UPDATE
        SET attempt = excluded.attempt,
            crashes = excluded.crashes,
@@ -86,10 +89,11 @@ AS $$
            error_message = excluded.error_message,
            error_detail = excluded.error_detail,
            error_hint = excluded.error_hint,
-           error_context = excluded.error_context
+           error_context = excluded.error_context,
+           history = meal_planner.join_history(d.history, excluded.history)
 $$;
-COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text, text) IS
-'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count';
+COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text, text, jsonb) IS
+'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count; failed: what is kept of it';
 
 CREATE FUNCTION meal_planner.defer_delivery(
     account text, subscription text, "position" bigint, event_id uuid, attempt int, due timestamptz, order_key text,
@@ -116,8 +120,8 @@ COMMENT ON FUNCTION meal_planner.attempt_delivery(text, text, bigint) IS
 
 CREATE FUNCTION meal_planner.fail_delivery(
     account text, subscription text, "position" bigint, crashed boolean,
-    "sqlstate" text, error_message text) RETURNS text
+    "sqlstate" text, error_message text, seconds float8 DEFAULT NULL, worker text DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_fail_delivery';
-COMMENT ON FUNCTION meal_planner.fail_delivery(text, text, bigint, boolean, text, text) IS
-'records that an attempt failed outside a handler call (its worker died): retry, dead, or gone with its event or subscription';
+COMMENT ON FUNCTION meal_planner.fail_delivery(text, text, bigint, boolean, text, text, float8, text) IS
+'records that an attempt failed outside a handler call (its worker died, its lease ended): retry, dead, or gone with its event or subscription. seconds: how long it took; worker: the consumer''s name';

@@ -19,11 +19,11 @@ SELECT p.profile, o.object
                        'mp_begin_operation', 'mp_complete_operation', 'mp_release_operation',
                        'mp_breaker_acquire', 'mp_breaker_report']),
     ('sweeper', ARRAY['mp_sweep', 'sweep_announce', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_purge',
-                      'sweep_retain', 'sweep_run', 'sweep_breakers_moved', 'sweep_breakers', 'sweep_breaker_events',
+                      'sweep_retain', 'sweep_history', 'sweep_run', 'sweep_breakers_moved', 'sweep_breakers', 'sweep_breaker_events',
                       'sweep_sleep', 'next_due']),
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
                        'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq', 'mp_replay', 'mp_cancel_replay', 'mp_replays',
-                       'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_alerts', 'mp_event_rates',
+                       'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_attempts', 'mp_dlq_attempts', 'mp_alerts', 'mp_acknowledge_alert', 'mp_event_rates',
                        'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
                        'mp_handler_stats', 'handler_stats', 'mp_operations',
                        'mp_breaker_configure', 'mp_breaker_force', 'mp_breakers', 'breakers'])

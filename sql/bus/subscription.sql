@@ -315,9 +315,7 @@ BEGIN
         UPDATE meal_planner.subscription s
            SET paused_at = meal_planner.clock(), paused_reason = reason
          WHERE s.name = $1;
-        INSERT INTO meal_planner.alert (account, id, kind, subscription, message, raised_at)
-        VALUES ($2, meal_planner.next_position(), 'paused', $1, reason, meal_planner.clock());
-        PERFORM pg_notify('mp_alert', '');
+        PERFORM meal_planner.raise_alert($2, meal_planner.next_position(), 'paused', $1, $3, reason);
     END IF;
     RETURN true;
 END

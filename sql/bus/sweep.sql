@@ -187,6 +187,11 @@ BEGIN
         EXIT WHEN NOT more;
     END LOOP;
     FOR n IN 1 .. 10 LOOP
+        more := meal_planner.sweep_history();
+        COMMIT AND CHAIN;
+        EXIT WHEN NOT more;
+    END LOOP;
+    FOR n IN 1 .. 10 LOOP
         EXIT WHEN NOT meal_planner.sweep_retain();
         COMMIT AND CHAIN;
     END LOOP;

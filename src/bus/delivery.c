@@ -8,6 +8,7 @@
 #include "bus/delivery.h"
 
 #include "access/xact.h"
+#include "bus/history.h"
 #include "bus/order.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -85,24 +86,25 @@ pause_broken(MpSubscription *subscription, const MpEvent *event, const MpFailure
 	return subscription->paused;
 }
 
+/* `attempt` is what counts from now on; `history` is what is kept of the one that failed. */
 static void
 record_retry(const MpSubscription *subscription, const MpEvent *event,
-			 const MpFailedAttempt *attempt, const MpFailure *failure, double delay)
+			 const MpFailedAttempt *attempt, const MpFailure *failure, double delay, Datum history)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+		.sql = "SELECT meal_planner.record_retry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, INT4OID, INT4OID, FLOAT8OID,
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
-	bool		nulls[14] = {false};
-	Datum		values[14] = {
+	bool		nulls[15] = {false};
+	Datum		values[15] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
 		Int32GetDatum(attempt->attempt), Int32GetDatum(attempt->crashes), Float8GetDatum(delay),
 		mp_text_or_null(failure->sqlstate, &nulls[7]), mp_text_or_null(failure->message, &nulls[8]),
 		mp_text_or_null(failure->detail, &nulls[9]), mp_text_or_null(failure->hint, &nulls[10]),
 		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12]),
-		PointerGetDatum(event->replay_name)
+		PointerGetDatum(event->replay_name), history
 	};
 
 	nulls[13] = event->replay_name == NULL;
@@ -114,21 +116,22 @@ record_dead_letter(const MpSubscription *subscription, const MpEvent *event,
 				   const MpFailedAttempt *attempt, const MpFailure *failure, MpVerdict verdict)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.record_dead_letter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		.sql = "SELECT meal_planner.record_dead_letter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
 		.types = {TEXTOID, TEXTOID, INT8OID, UUIDOID, TEXTOID, TEXTOID, INT4OID,
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
 	const char *error_type = verdict == MP_VERDICT_PERMANENT ? "permanent"
 		: verdict == MP_VERDICT_CRASH ? "crash" : "transient";
-	bool		nulls[13] = {false};
-	Datum		values[13] = {
+	bool		nulls[14] = {false};
+	Datum		values[14] = {
 		event->values[MP_EVENT_ACCOUNT], CStringGetTextDatum(subscription->name),
 		event->values[MP_EVENT_POSITION], event->values[MP_EVENT_ID],
 		CStringGetTextDatum(error_type), CStringGetTextDatum(mp_verdict_reason(verdict)),
 		Int32GetDatum(Max(attempt->attempt - 1, 0)),
 		mp_text_or_null(failure->sqlstate, &nulls[7]), mp_text_or_null(failure->message, &nulls[8]),
 		mp_text_or_null(failure->detail, &nulls[9]), mp_text_or_null(failure->hint, &nulls[10]),
-		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12])
+		mp_text_or_null(failure->context, &nulls[11]), mp_order_key(subscription, event, &nulls[12]),
+		mp_failed_attempt(event, attempt->attempt, true, failure, mp_verdict_reason(verdict))
 	};
 
 	mp_plan_execute(&plan, values, nulls, 1);
@@ -162,11 +165,12 @@ deploy_failed(MpSubscription *subscription, const MpEvent *event,
 			  MpFailedAttempt *attempt, const MpFailure *failure)
 {
 	double		delay = subscription->policy.base_delay;
+	Datum		history = mp_failed_attempt(event, attempt->attempt, false, failure, "deploy");
 
 	if (pause_broken(subscription, event, failure))
 		delay = 0;
 	attempt->attempt--;
-	record_retry(subscription, event, attempt, failure, delay);
+	record_retry(subscription, event, attempt, failure, delay, history);
 }
 
 /*
@@ -188,7 +192,8 @@ probe_failed(const MpSubscription *subscription, const MpEvent *event,
 	if (subscription->policy.max_age > 0 && attempt->age + delay > subscription->policy.max_age)
 		return false;
 	judged.attempt--;
-	record_retry(subscription, event, &judged, failure, delay);
+	record_retry(subscription, event, &judged, failure, delay,
+				 mp_failed_attempt(event, attempt->attempt, false, failure, "probe"));
 	return true;
 }
 
@@ -223,7 +228,8 @@ mp_delivery_failed(MpSubscription *subscription, const MpEvent *event,
 		judged.permanent |= strcmp(class, "permanent") == 0;
 		verdict = mp_retry_verdict(&subscription->policy, &judged, mp_random_share(), &delay);
 		if (verdict == MP_VERDICT_RETRY)
-			record_retry(subscription, event, &judged, failure, delay);
+			record_retry(subscription, event, &judged, failure, delay,
+						 mp_failed_attempt(event, judged.attempt, true, failure, mp_verdict_reason(verdict)));
 		else
 			record_dead_letter(subscription, event, &judged, failure, verdict);
 	}
@@ -303,35 +309,46 @@ release_key(Datum account, Datum subscription, Datum key, bool keyless)
 		mp_plan_execute(&plan, values, NULL, 1);
 }
 
-/* Removes a delivery; `letter` settles the dead letter that it replays, if any. */
+/*
+ * Removes a delivery; `letter` settles the dead letter that it replays, if any,
+ * which keeps the attempts that failed ($4).
+ */
 static void
 end_delivery(Datum account, Datum subscription, Datum position, MpPlan *letter)
 {
 	static MpPlan plan = {
 		.sql = "DELETE FROM meal_planner.delivery d"
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
-		" AND d.position OPERATOR(pg_catalog.=) $3 RETURNING d.order_key",
+		" AND d.position OPERATOR(pg_catalog.=) $3 RETURNING d.order_key, d.history",
 	.types = {TEXTOID, TEXTOID, INT8OID}};
-	Datum		values[3] = {account, subscription, position};
+	Datum		values[4] = {account, subscription, position, (Datum) 0};
+	bool		nulls[4] = {false, false, false, true};
 	Datum		key = (Datum) 0;
 	bool		keyless = true;
 
 	mp_plan_execute(&plan, values, NULL, 0);
 	if (SPI_processed > 0)
+	{
 		key = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &keyless);
-	mp_plan_execute(letter, values, NULL, 0);
+		values[3] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &nulls[3]);
+	}
+	mp_plan_execute(letter, values, nulls, 0);
 	release_key(account, subscription, key, keyless);
 }
+
+/* What the delivery of a replay leaves to its dead letter. */
+#define JOIN_HISTORY \
+	" history = meal_planner.join_history(l.history, meal_planner.stamp_history($4, l.replay_count))"
 
 /* Its event or its subscription is gone: nobody goes on with a replay either. */
 static void
 drop_delivery(Datum account, Datum subscription, Datum position)
 {
 	static MpPlan dead = {
-		.sql = "UPDATE meal_planner.dead_letter l SET status = 'dead'"
+		.sql = "UPDATE meal_planner.dead_letter l SET status = 'dead'," JOIN_HISTORY
 		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.subscription OPERATOR(pg_catalog.=) $2"
 		" AND l.position OPERATOR(pg_catalog.=) $3 AND l.status OPERATOR(pg_catalog.=) 'replaying'",
-	.types = {TEXTOID, TEXTOID, INT8OID}};
+	.types = {TEXTOID, TEXTOID, INT8OID, JSONBOID}};
 
 	end_delivery(account, subscription, position, &dead);
 }
@@ -341,11 +358,11 @@ mp_delivery_finish(Datum account, Datum subscription, Datum position)
 {
 	static MpPlan resolve = {
 		.sql = "UPDATE meal_planner.dead_letter l"
-		" SET status = 'resolved', settled_at = meal_planner.clock()"
+		" SET status = 'resolved', settled_at = meal_planner.clock()," JOIN_HISTORY
 		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.subscription OPERATOR(pg_catalog.=) $2"
 		" AND l.position OPERATOR(pg_catalog.=) $3"
 		" AND l.status OPERATOR(pg_catalog.=) ANY (ARRAY['replaying', 'dead'])",
-	.types = {TEXTOID, TEXTOID, INT8OID}};
+	.types = {TEXTOID, TEXTOID, INT8OID, JSONBOID}};
 
 	end_delivery(account, subscription, position, &resolve);
 }
@@ -416,7 +433,9 @@ mp_fail_delivery(PG_FUNCTION_ARGS)
 	Delivery	delivery;
 	MpFailure	failure = {
 		.sqlstate = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4)),
-		.message = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5))
+		.message = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5)),
+		.seconds = PG_ARGISNULL(6) ? 0 : PG_GETARG_FLOAT8(6),
+		.worker = PG_ARGISNULL(7) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(7))
 	};
 	const char *outcome = "gone";
 

@@ -79,7 +79,8 @@ failure_of_error(const ErrorData *error, int event)
 			.detail = error->detail ? pstrdup(error->detail) : NULL,
 			.hint = error->hint ? pstrdup(error->hint) : NULL,
 			.context = error->context ? pstrdup(error->context) : NULL,
-			.event = event
+			.event = event,
+			.pid = MyProcPid
 	};
 }
 

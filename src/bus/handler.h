@@ -18,7 +18,9 @@ typedef struct MpFailure
 	char	   *context;
 	int			event;			/* the number of the event that was being handled */
 	MpBreakerCall call;			/* refused: the handler was not called at all */
-	double		seconds;		/* that the call took */
+	double		seconds;		/* that the call took; 0: not known */
+	int			pid;			/* of the process that ran the handler; 0: none did, or it died */
+	char	   *worker;			/* the consumer's name; NULL: it has none */
 } MpFailure;
 
 /*

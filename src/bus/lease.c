@@ -41,6 +41,8 @@ typedef struct Held
 	Datum		keys;			/* text[]: order keys that end with it */
 	bool		no_keys;
 	const text *replay_name;	/* the stretch is of a replay; NULL: it is new */
+	TimestampTz claimed_at;
+	char	   *worker;			/* NULL: it has no name */
 } Held;
 
 typedef enum Place
@@ -68,7 +70,7 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	.types = {INT8OID, UUIDOID}};
 	static MpPlan lock = {
 		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys, c.replay_name,"
-		" c.given_back FROM meal_planner.consumer_claim c"
+		" c.given_back, c.claimed_at, c.worker FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3 AND c.lease_until OPERATOR(pg_catalog.>) $4 FOR UPDATE",
 	.types = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID}};
@@ -110,6 +112,8 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	replay_name = SPI_getbinval(row, desc, 7, &isnull);
 	held->replay_name = isnull ? NULL : DatumGetTextPP(replay_name);
 	held->given_back = SPI_getbinval(row, desc, 8, &isnull);
+	held->claimed_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 9, &isnull));
+	held->worker = SPI_getvalue(row, desc, 10);
 	return true;
 }
 
@@ -464,15 +468,18 @@ put_back_behind(Held *held, MpSubscription *subscription, const MpEvent *failed)
 
 /* Returns the word for what becomes of the event. */
 static const char *
-fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool permanent, double retry_after)
+fail_event(Held *held, const pg_uuid_t *id, MpFailure *failure, bool permanent, double retry_after)
 {
 	MpSubscriptions *subscriptions = mp_subscriptions_hold();
 	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(held->subscription));
 	MpFailedAttempt attempt = {.permanent = permanent};
 	MpEvent		event;
 	const char *outcome = "lease_lost";
+	TimestampTz held_for = mp_clock_now() - held->claimed_at;
 	Place		place = find_event(held, subscription, id, &event, &attempt.attempt);
 
+	failure->seconds = held_for / (double) USECS_PER_SEC;
+	failure->worker = held->worker;
 	if (place != NOT_HELD && subscription != NULL)
 	{
 		int64		position = mp_event_position(&event);

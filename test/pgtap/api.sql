@@ -31,6 +31,8 @@ INSERT INTO api VALUES
 ('mp_send_to_dlq', $$event_id uuid, error_type text, error_message text, retry_count integer DEFAULT 0, subscription text DEFAULT NULL::text, account text DEFAULT 'local'::text$$, 'bigint'),
 ('mp_replay_dlq', 'dlq_id bigint, detail jsonb DEFAULT NULL::jsonb', 'text'),
 ('mp_discard_dlq', 'dlq_id bigint, reason text', 'void'),
+('mp_dlq_attempts', 'dlq_id bigint', 'TABLE(replay integer, attempt integer, counted boolean, failed_at timestamp with time zone, seconds double precision, sqlstate text, error_message text, error_detail text, error_hint text, error_context text, verdict text, worker text, pid integer, replay_name text)'),
+('mp_acknowledge_alert', 'id bigint, reason text DEFAULT NULL::text', 'boolean'),
 ('mp_replay', $$subscription text, from_time timestamp with time zone DEFAULT NULL::timestamp with time zone, to_time timestamp with time zone DEFAULT NULL::timestamp with time zone, pattern jsonb DEFAULT NULL::jsonb$$, 'bigint'),
 ('mp_cancel_replay', 'id bigint', 'boolean'),
 ('mp_replay_name', '', 'text'),
@@ -65,7 +67,7 @@ SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
 -- Operator views: the columns that are documented, in any order, among others.
 CREATE TEMP TABLE api_view (name text PRIMARY KEY, columns text[] NOT NULL);
 INSERT INTO api_view VALUES
-('mp_dlq', '{id,event_id,subscription,detail_type,error_type,sqlstate,error_message,retry_count,status,first_failed_at,dead_at,replay_count,event}'),
+('mp_dlq', '{id,event_id,subscription,detail_type,error_type,sqlstate,error_message,retry_count,status,first_failed_at,dead_at,replay_count,event,first_sqlstate,first_error_message,attempts}'),
 ('mp_event_rates', '{account,detail_type,source}'),
 ('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused,broken}'),
 ('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
@@ -75,7 +77,8 @@ INSERT INTO api_view VALUES
 ('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
-('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
+('mp_attempts', '{account,subscription,event_id,dlq_id,replay,attempt,counted,failed_at,seconds,sqlstate,error_message,verdict}'),
+('mp_alerts', '{id,raised_at,kind,account,subscription,message,error,entries,last_at,waiting,acknowledged_at,acknowledged_by,acknowledged_reason}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
 ('mp_sagas', 'issue 5'), ('mp_metrics', 'a later issue');
@@ -112,7 +115,7 @@ SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
                 'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay')
+                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay', 'mp_dlq_attempts', 'mp_acknowledge_alert')
  ORDER BY name;
 
 -- Arguments are base types, never rows: clients bind them from any language.

@@ -66,6 +66,8 @@ SELECT is(pg_temp.as_role('mp_t_nobody', call), outcome, 'nobody: ' || call) FRO
     ($$ SELECT meal_planner.record_dead_letter('a', 'b', 1, gen_random_uuid(), 'permanent', 'x', 0, NULL, NULL) $$, '42501'),
     ($$ SELECT meal_planner.save_subscription('a', '{}', 'pull', NULL, 'postgres', '', '{}') $$, '42501'),
     ($$ SELECT meal_planner.call_in_database('postgres', 'SELECT 1') $$, '42501'),
+    ($$ SELECT * FROM mp_dlq_attempts(1) $$, '42501'), ($$ SELECT * FROM mp_attempts $$, '42501'), ($$ SELECT mp_acknowledge_alert(1) $$, '42501'),
+    ($$ SELECT meal_planner.raise_alert('a', 1, 'paused', 's', 'e', 'm') $$, '42501'), ($$ SELECT meal_planner.sweep_history() $$, '42501'),
     ($$ SELECT * FROM mp_dlq $$, '42501'), ($$ SELECT * FROM mp_subscriptions $$, '42501'), ($$ SELECT * FROM mp_in_flight $$, '42501'),
     ($$ SELECT * FROM meal_planner.event $$, '42501'), ($$ CREATE TABLE meal_planner.mine () $$, '42501')
   ) AS c (call, outcome);
@@ -117,6 +119,7 @@ SELECT is(pg_temp.as_role('mp_t_operator', call), outcome, 'operator: ' || call)
     ($$ SELECT mp_replay('pulled') $$, 'ok'), ($$ SELECT mp_cancel_replay(-1) $$, 'ok'), ('SELECT * FROM mp_replays', 'ok'),
     ('SELECT * FROM meal_planner.replay', '42501'), ($$ SELECT mp_replay_dlq(-1) $$, 'MP404'), ($$ SELECT mp_discard_dlq(-1, 'x') $$, 'MP404'),
     ('SELECT * FROM mp_dlq', 'ok'), ('SELECT * FROM mp_dlq_depth', 'ok'), ('SELECT * FROM mp_alerts', 'ok'), ('SELECT * FROM mp_event_rates', 'ok'),
+    ('SELECT count(mp_acknowledge_alert(id)) FROM mp_alerts', 'ok'), ('SELECT a.* FROM mp_dlq l, mp_dlq_attempts(l.id) a', 'ok'), ('SELECT * FROM mp_attempts', 'ok'),
     ('SELECT * FROM mp_subscriptions', 'ok'), ('SELECT * FROM mp_in_flight', 'ok'), ('SELECT * FROM mp_handler_stats', 'ok'),
     ($$ SELECT mp_breaker_configure('privileges', '{}') $$, 'ok'), ($$ SELECT mp_breaker_force('privileges', 'open', reason => 'test') $$, 'ok'),
     ($$ SELECT mp_breaker_force('privileges', 'auto') $$, 'ok'), ('SELECT * FROM mp_breakers', 'ok'), ('SELECT * FROM meal_planner.breaker_history', '42501'),

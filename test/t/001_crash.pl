@@ -417,6 +417,17 @@ SELECT l.id FROM meal_planner.dead_letter l JOIN meal_planner.event e ON e.accou
 EOS
 	is(count('SELECT l.id FROM meal_planner.dead_letter l LEFT JOIN meal_planner.alert a ON a.dead_letter_id = l.id
 	           GROUP BY l.id HAVING count(a.id) <> 1'), 0, "$what: one alert per dead letter");
+	is(count(<<'EOS'), 0, "$what: as many failed attempts are kept as were used up");
+SELECT d.event_id FROM meal_planner.delivery d
+ WHERE jsonb_array_length(d.history) < 100
+   AND d.attempt - (d.token IS NOT NULL)::int
+       <> (SELECT count(*) FROM mp_attempts a
+            WHERE a.live AND a.counted AND a.account = d.account AND a.subscription = d.subscription AND a.event_id = d.event_id)
+ UNION ALL
+SELECT l.event_id FROM meal_planner.dead_letter l
+ WHERE jsonb_array_length(l.history) < 100
+   AND l.retry_count + 1 <> (SELECT count(*) FROM mp_dlq_attempts(l.id) a WHERE a.counted)
+EOS
 	is(count('SELECT 1 FROM meal_planner.event_default'), 0, "$what: the default partition was not needed");
 	is(count('SELECT 1 FROM mp_in_flight'), 0, "$what: no transaction is left in flight");
 	is(count(<<'EOS'), 0, "$what: a reader gets the whole log, in order");
