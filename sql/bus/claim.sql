@@ -185,8 +185,7 @@ BEGIN
     RETURNING * INTO over;
     seconds := extract(epoch FROM moment - over.claimed_at);
     IF NOT last_attempt THEN
-        failed := jsonb_build_array(
-                      meal_planner.failed_attempt(1, true, seconds, NULL, message, 'retry', over.worker));
+        failed := meal_planner.failed_attempt(1, true, seconds, NULL, message, 'retry', over.worker);
     END IF;
     IF over.deliveries THEN
         FOR held IN

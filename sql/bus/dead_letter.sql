@@ -34,7 +34,7 @@ COMMENT ON COLUMN meal_planner.dead_letter.reason IS
 COMMENT ON COLUMN meal_planner.dead_letter.alert_id IS
 'the alert that was raised when it became dead, NULL: none; another one follows only when it becomes dead again';
 COMMENT ON COLUMN meal_planner.dead_letter.history IS
-'its failed attempts as failed_attempt says, the oldest first; replay: after which replay, 0 before the first';
+'its failed attempts as failed_attempt says, the oldest first; replay: after which replay, none before the first';
 COMMENT ON COLUMN meal_planner.dead_letter.order_key IS
 'the key that it blocks while dead or replaying (on_dead block_key); NULL: none';
 CREATE INDEX dead_letter_order ON meal_planner.dead_letter (account, subscription, order_key, position)
@@ -47,7 +47,7 @@ SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
 CREATE FUNCTION meal_planner.record_dead_letter(
     account text, subscription text, "position" bigint, event_id uuid, error_type text, reason text, retry_count int,
     "sqlstate" text, error_message text, error_detail text DEFAULT NULL, error_hint text DEFAULT NULL,
-    error_context text DEFAULT NULL, order_key text DEFAULT NULL, failed jsonb DEFAULT NULL)
+    error_context text DEFAULT NULL, order_key text DEFAULT NULL, failed jsonb DEFAULT '[]')
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -56,7 +56,7 @@ AS $$
 DECLARE
     moment    timestamptz := meal_planner.clock();
     failed_at timestamptz;
-    before    jsonb := '[]';
+    failures  jsonb := '[]';
     -- What somebody sends as transient is only kept; all else is a delivery given up.
     new_alert bigint := CASE WHEN $6 <> 'sent' THEN meal_planner.next_position() END;
     alert     bigint := new_alert;
@@ -68,12 +68,13 @@ DECLARE
 BEGIN
     DELETE FROM meal_planner.delivery d
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
-    RETURNING d.first_failed_at, d.order_key, d.history INTO failed_at, key, before;
+    RETURNING d.first_failed_at, d.order_key, d.history INTO failed_at, key, failures;
     had_key := key IS NOT NULL;
     IF NOT FOUND THEN
         key := $13;
-        before := '[]';
+        failures := '[]';
     END IF;
+    failures := meal_planner.join_history(failures, $14);
     blocks := coalesce((SELECT s.options ->> 'on_dead' = 'block_key'
                           FROM meal_planner.subscription s WHERE s.name = $2), false);
 
@@ -86,7 +87,7 @@ BEGIN
                 order_key, history)
         VALUES ($1, letter, $2, $3, $4, $5, $6, $8, $9,
                 $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alert,
-                CASE WHEN blocks THEN key END, meal_planner.stamp_history(meal_planner.join_history(before, $14), 0))
+                CASE WHEN blocks THEN key END, failures)
         ON CONFLICT (account, subscription, position) DO NOTHING;
         EXIT WHEN FOUND;
         SELECT l.id, CASE WHEN l.status = 'dead' THEN l.alert_id END AS alert_id INTO known
@@ -113,9 +114,7 @@ BEGIN
                settled_at = NULL,
                discard_reason = NULL,
                alert_id = alert,
-               history = meal_planner.join_history(
-                             l.history,
-                             meal_planner.stamp_history(meal_planner.join_history(before, $14), l.replay_count))
+               history = meal_planner.join_history(l.history, meal_planner.stamp_history(failures, l.replay_count))
          WHERE l.account = $1 AND l.id = letter;
         EXIT;
     END LOOP;
@@ -130,7 +129,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text, jsonb) IS
-'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient. failed: what is kept of the attempt. Returns the id';
+'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient. failed: the history of that attempt. Returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,

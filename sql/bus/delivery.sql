@@ -66,7 +66,7 @@ COMMENT ON FUNCTION meal_planner.schedule_delivery(text, text, bigint, uuid, tim
 CREATE FUNCTION meal_planner.record_retry(
     account text, subscription text, "position" bigint, event_id uuid, attempt int, crashes int, delay float8,
     "sqlstate" text, error_message text, error_detail text, error_hint text, error_context text,
-    order_key text DEFAULT NULL, replay_name text DEFAULT NULL, failed jsonb DEFAULT NULL)
+    order_key text DEFAULT NULL, replay_name text DEFAULT NULL, failed jsonb DEFAULT '[]')
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -78,7 +78,7 @@ AS $$
     -- without an attempt it has not failed: its age does not count yet
     VALUES ($1, $2, $3, $4, $5, $6, meal_planner.clock() + make_interval(secs => $7),
             CASE WHEN $5 > 0 THEN meal_planner.clock() END,
-            $8, $9, $10, $11, $12, $13, $14, meal_planner.join_history('[]', $15))
+            $8, $9, $10, $11, $12, $13, $14, $15)
     ON CONFLICT (account, subscription, position) DO UPDATE
        SET attempt = excluded.attempt,
            crashes = excluded.crashes,
@@ -90,10 +90,11 @@ AS $$
            error_detail = excluded.error_detail,
            error_hint = excluded.error_hint,
            error_context = excluded.error_context,
-           history = meal_planner.join_history(d.history, excluded.history)
+           history = CASE WHEN jsonb_array_length(d.history) < 100 THEN d.history || excluded.history
+                          ELSE meal_planner.join_history(d.history, excluded.history) END
 $$;
 COMMENT ON FUNCTION meal_planner.record_retry(text, text, bigint, uuid, int, int, float8, text, text, text, text, text, text, text, jsonb) IS
-'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count; failed: what is kept of it';
+'a failed attempt that will be followed by another after delay seconds; attempt 0: one that did not count; failed: its history';
 
 CREATE FUNCTION meal_planner.defer_delivery(
     account text, subscription text, "position" bigint, event_id uuid, attempt int, due timestamptz, order_key text,

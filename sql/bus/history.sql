@@ -6,7 +6,7 @@ SELECT h.account, nullif(h.subscription, '') AS subscription, h.event_id, h.dlq_
        a.at AS failed_at, a.seconds, a."sqlstate", a.message AS error_message, a.detail AS error_detail,
        a.hint AS error_hint, a.context AS error_context, a.verdict, a.worker, a.pid, a.replay_name,
        h.live, a.number
-  FROM (SELECT l.account, l.subscription, l.event_id, l.id AS dlq_id, l.replay_count, l.history, false AS live
+  FROM (SELECT l.account, l.subscription, l.event_id, l.id AS dlq_id, 0 AS replay_count, l.history, false AS live
           FROM meal_planner.dead_letter l
          UNION ALL
         SELECT d.account, d.subscription, d.event_id, l.id, coalesce(l.replay_count, 0), d.history, true

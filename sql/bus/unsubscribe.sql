@@ -40,9 +40,10 @@ BEGIN
        SET status = CASE WHEN l.status = 'replaying' THEN 'dead' ELSE l.status END, order_key = NULL,
            history = meal_planner.join_history(
                          l.history,
-                         (SELECT meal_planner.stamp_history(d.history, l.replay_count)
-                            FROM meal_planner.delivery d
-                           WHERE d.account = l.account AND d.subscription = l.subscription AND d.position = l.position))
+                         coalesce((SELECT meal_planner.stamp_history(d.history, l.replay_count)
+                                     FROM meal_planner.delivery d
+                                    WHERE d.account = l.account AND d.subscription = l.subscription
+                                      AND d.position = l.position), '[]'))
      WHERE l.subscription = name AND (l.status = 'replaying' OR l.order_key IS NOT NULL);
     WITH gone AS (
         DELETE FROM meal_planner.delivery d WHERE d.subscription = name RETURNING *)
@@ -53,7 +54,7 @@ BEGIN
     SELECT g.account, meal_planner.next_position(), g.subscription, g.position, g.event_id, 'transient',
            'unsubscribed', g."sqlstate", g.error_message, g.error_detail, g.error_hint, g.error_context,
            greatest(g.attempt - 1, 0), 'dead', coalesce(g.first_failed_at, moment), moment, g.detail,
-           meal_planner.stamp_history(g.history, 0)
+           g.history
       FROM gone g
      WHERE deliveries IS DISTINCT FROM 'discard'
     ON CONFLICT DO NOTHING; -- that of a replay is dead again

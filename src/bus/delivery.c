@@ -86,7 +86,7 @@ pause_broken(MpSubscription *subscription, const MpEvent *event, const MpFailure
 	return subscription->paused;
 }
 
-/* `attempt` is what counts from now on; `history` is what is kept of the one that failed. */
+/* `attempt` is what counts from now on; `history` is that of the one that failed. */
 static void
 record_retry(const MpSubscription *subscription, const MpEvent *event,
 			 const MpFailedAttempt *attempt, const MpFailure *failure, double delay, Datum history)
@@ -338,7 +338,7 @@ end_delivery(Datum account, Datum subscription, Datum position, MpPlan *letter)
 
 /* What the delivery of a replay leaves to its dead letter. */
 #define JOIN_HISTORY \
-	" history = meal_planner.join_history(l.history, meal_planner.stamp_history($4, l.replay_count))"
+	" history = meal_planner.join_history(l.history, meal_planner.stamp_history(coalesce($4, '[]'::pg_catalog.jsonb), l.replay_count))"
 
 /* Its event or its subscription is gone: nobody goes on with a replay either. */
 static void

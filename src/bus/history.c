@@ -2,7 +2,7 @@
  * history.c
  *		What is kept of a failed attempt.
  *
- * It is a jsonb object: a delivery carries those of its attempts along, and
+ * A jsonb array of objects: a delivery carries those of its attempts along, and
  * nobody looks into them but who reads the history.
  */
 #include "bus/history.h"
@@ -68,6 +68,7 @@ mp_failed_attempt(const MpEvent *event, int attempt, bool counted, const MpFailu
 	JsonbValue	is_counted = {.type = jbvBool};
 	char		at[MP_TIME_TEXT];
 
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_integer(&state, "attempt", attempt);
 	push_key(&state, "counted");
@@ -90,5 +91,6 @@ mp_failed_attempt(const MpEvent *event, int attempt, bool counted, const MpFailu
 	if (event->replay_name != NULL)
 		push_bytes(&state, "replay_name", VARDATA_ANY(event->replay_name),
 				   (int) VARSIZE_ANY_EXHDR(event->replay_name));
-	return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 }

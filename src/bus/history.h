@@ -8,9 +8,8 @@
 #include "bus/handler.h"
 
 /*
- * The failed attempt of that number as meal_planner.failed_attempt describes
- * it, a jsonb object.  `counted`: it used its number up.  `verdict`: what
- * follows.
+ * The history of one failed attempt, as meal_planner.failed_attempt describes
+ * it.  `counted`: it used its number up.  `verdict`: what follows.
  */
 extern Datum mp_failed_attempt(const MpEvent *event, int attempt, bool counted,
 							   const MpFailure *failure, const char *verdict);
