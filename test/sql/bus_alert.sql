@@ -15,8 +15,8 @@ BEGIN
         RAISE EXCEPTION 'order %', e.detail ->> 'n' USING ERRCODE = e.detail ->> 'code';
     END IF;
 END $$;
-CREATE FUNCTION emit(low int, high int, code text, account text DEFAULT 'local') RETURNS bigint LANGUAGE sql
-AS $$ SELECT count(mp_emit_event('Order', jsonb_build_object('n', n, 'code', code), account => emit.account)) FROM generate_series(low, high) n $$;
+CREATE FUNCTION emit_orders(low int, high int, code text, account text DEFAULT 'local') RETURNS bigint LANGUAGE sql
+AS $$ SELECT count(mp_emit_event('Order', jsonb_build_object('n', n, 'code', code), account => emit_orders.account)) FROM generate_series(low, high) n $$;
 SELECT mp_subscribe('orders', '{"detail-type": ["Order"]}', 'on_order(meal_planner.event)');
 CREATE VIEW alert AS
 SELECT kind, account, subscription, error, message, entries, waiting, last_at >= raised_at AS in_time,
@@ -32,11 +32,11 @@ SELECT 'entries are not those of the alerts', 0
  WHERE (SELECT sum(a.entries) FROM mp_alerts a) <> (SELECT count(*) FROM meal_planner.alert);
 
 -- The same error of one subscription in one account is one alert; its example is the first.
-SELECT emit(1, 3, '22012');
+SELECT emit_orders(1, 3, '22012');
 SELECT * FROM alert;
-SELECT emit(4, 5, '23505'), emit(6, 6, '22012', 'smith'), emit(7, 8, '22012');
+SELECT emit_orders(4, 5, '23505'), emit_orders(6, 6, '22012', 'smith'), emit_orders(7, 8, '22012');
 SELECT mp_subscribe('other', '{"detail-type": ["Order"]}', 'on_order(meal_planner.event)');
-SELECT emit(9, 9, '22012');
+SELECT emit_orders(9, 9, '22012');
 SELECT * FROM alert;
 SELECT * FROM wrong;
 SELECT mp_unsubscribe('other');
@@ -46,12 +46,12 @@ SELECT id AS alert FROM mp_alerts WHERE subscription = 'orders' AND account = 'l
 SELECT mp_acknowledge_alert(:alert, 'the cook knows');
 SELECT mp_acknowledge_alert(:alert);
 SELECT entries, waiting, acknowledged_by = session_user AS by_me, acknowledged_reason FROM mp_alerts WHERE id = :alert;
-SELECT emit(10, 11, '22012');
+SELECT emit_orders(10, 11, '22012');
 SELECT entries, waiting, acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts
  WHERE subscription = 'orders' AND account = 'local' AND error = '22012' ORDER BY id;
 -- By any of its entries.
 SELECT mp_acknowledge_alert(max(id)) FROM meal_planner.alert WHERE subscription = 'orders' AND account = 'local' AND error = '22012';
-SELECT emit(12, 12, '22012');
+SELECT emit_orders(12, 12, '22012');
 SELECT entries, waiting, acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts
  WHERE subscription = 'orders' AND account = 'local' AND error = '22012' ORDER BY id;
 SELECT * FROM wrong;
@@ -70,10 +70,10 @@ SELECT entries, acknowledged_reason FROM mp_alerts WHERE id = :alert;
 DELETE FROM meal_planner.alert WHERE message = 'late';
 
 -- An hour later: a new alert, although nobody has acknowledged the last.
-SELECT emit(13, 13, '23505');
+SELECT emit_orders(13, 13, '23505');
 SELECT :middle + 3600 AS next \gset
 SET meal_planner.clock_offset = :next;
-SELECT emit(14, 15, '23505');
+SELECT emit_orders(14, 15, '23505');
 SELECT entries, waiting, acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts WHERE error = '23505' ORDER BY id;
 SELECT * FROM wrong;
 
@@ -115,7 +115,7 @@ SELECT acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts WHERE kind = '
 CREATE FUNCTION on_any(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'fails, too'; END $$;
 SELECT mp_subscribe('any', '{"source": [{"prefix": ""}]}', 'on_any(meal_planner.event)');
 SELECT count(*) AS events FROM meal_planner.event \gset
-SELECT emit(16, 16, '22012');
+SELECT emit_orders(16, 16, '22012');
 CALL mp_sweep();
 SELECT count(*) - :events AS events FROM meal_planner.event;
 SELECT entries FROM mp_alerts WHERE subscription = 'any';
@@ -137,4 +137,4 @@ RESET meal_planner.clock_offset;
 
 DROP VIEW alert, wrong;
 SELECT mp_unsubscribe(name, 'discard') FROM mp_subscriptions WHERE NOT builtin;
-DROP FUNCTION on_order, emit, on_missing, on_any;
+DROP FUNCTION on_order, emit_orders, on_missing, on_any;
