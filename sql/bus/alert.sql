@@ -10,7 +10,7 @@
 CREATE TABLE meal_planner.alert (
     account        text        NOT NULL,
     id             bigint      NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused')),
+    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused', 'redrive_paused')),
     subscription   text        NOT NULL,
     error          text        NOT NULL,
     since          timestamptz NOT NULL,
