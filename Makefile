@@ -12,7 +12,7 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 # Parts of the install script, in the order of their dependencies.
-SQL_BUS = schema error_class event stream idempotency subscription attempt delivery \
+SQL_BUS = schema error_class event stream idempotency subscription attempt delivery retry_budget \
 	dead_letter alert history unsubscribe order claim operation replay breaker worker sweep notice retention metrics schedule grant_profile
 SQL_MEALS = food starter_unit starter_food starter_measure starter_nutrient recipe \
 	nutrition nutrition_goal meal_plan shopping_list meals_subscriptions

@@ -13,6 +13,7 @@
 #include "bus/notice.h"
 #include "bus/partition.h"
 #include "bus/position.h"
+#include "bus/retry_budget.h"
 #include "bus/wakeup.h"
 #include "core/position.h"
 #include "pgcompat.h"
@@ -49,6 +50,8 @@ request_shared_memory(void)
 	mp_metrics_shmem_request();
 	RequestAddinShmemSpace(mp_breaker_shmem_size());
 	mp_breaker_shmem_request();
+	RequestAddinShmemSpace(mp_retry_budget_shmem_size());
+	mp_retry_budget_shmem_request();
 }
 
 static void
@@ -63,6 +66,7 @@ start_shared_memory(void)
 	mp_notice_shmem_startup();
 	mp_metrics_shmem_startup();
 	mp_breaker_shmem_startup();
+	mp_retry_budget_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -24,7 +24,7 @@ SELECT p.profile, o.object
     ('operator', ARRAY['mp_subscribe', 'mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription',
                        'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq', 'mp_replay', 'mp_cancel_replay', 'mp_replays',
                        'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_attempts', 'mp_dlq_attempts', 'mp_alerts', 'mp_acknowledge_alert', 'mp_event_rates',
-                       'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
+                       'mp_set_error_class', 'mp_retry_budgets', 'retry_budget', 'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
                        'mp_handler_stats', 'handler_stats', 'mp_operations',
                        'mp_breaker_configure', 'mp_breaker_force', 'mp_breakers', 'breakers'])
   ) AS p (profile, objects),

@@ -11,7 +11,7 @@
 /* What a handler's error was; the strings live in the caller's context. */
 typedef struct MpFailure
 {
-	char	   *sqlstate;
+	char	   *sqlstate;		/* or the code of a service, as in http:429; NULL: none */
 	char	   *message;
 	char	   *detail;
 	char	   *hint;
@@ -21,6 +21,12 @@ typedef struct MpFailure
 	double		seconds;		/* that the call took; 0: not known */
 	int			pid;			/* of the process that ran the handler; 0: none did, or it died */
 	char	   *worker;			/* the consumer's name; NULL: it has none */
+
+	/* What a consumer says itself. */
+	bool		has_class;
+	MpErrorClass class;
+	bool		has_retry_after;
+	double		retry_after;
 } MpFailure;
 
 /*

@@ -43,6 +43,7 @@ INSERT INTO api VALUES
 ('mp_set_retention', $$days double precision$$, 'void'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
+('mp_set_error_class', 'service text, code text, class text', 'void'),
 ('mp_create_recipe', 'recipe jsonb', 'uuid'),
 ('mp_parse_ingredient', 'line text', 'jsonb'),
 ('mp_recipe_nutrition', 'id uuid', 'jsonb'),
@@ -76,6 +77,7 @@ INSERT INTO api_view VALUES
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
 ('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
+('mp_retry_budgets', '{subscription,tokens,ready_at,per_second,burst,per_success,waits}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
 ('mp_attempts', '{account,subscription,event_id,dlq_id,replay,attempt,counted,failed_at,seconds,sqlstate,error_message,verdict}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message,error,entries,last_at,waiting,acknowledged_at,acknowledged_by,acknowledged_reason}');
@@ -109,7 +111,7 @@ SELECT ok(length(r.comment) >= 20, r.name || ' has a comment') FROM routine r OR
 SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM api) AND name <> 'mp_grant' $$,
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
- WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
+ WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_set_error_class', 'mp_send_to_dlq',
                 'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_claim_json', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
                 'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation',
                 'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force') ORDER BY name;
@@ -142,7 +144,7 @@ SELECT CASE WHEN to_regclass('public.' || name) IS NOT NULL
             ELSE skip(name || ' comes with ' || issue) END
   FROM missing_view ORDER BY name;
 SELECT has_table('meal_planner', 'error_class', 'table meal_planner.error_class');
-SELECT columns_are('meal_planner', 'error_class', ARRAY['service', 'code', 'class', 'builtin']);
+SELECT columns_are('meal_planner', 'error_class', ARRAY['service', 'code', 'class', 'builtin', 'shipped']);
 
 SELECT * FROM finish();
 ROLLBACK;
