@@ -30,7 +30,6 @@ typedef struct Place
 	Oid			relation;		/* the log: tells one extension from the next */
 	char		subscription[NAME_BYTES];
 	MpBucket	bucket;
-	int64		waits;			/* how often somebody found it empty */
 } Place;
 
 /* Retries are rare, and what is done under the lock is arithmetic. */
@@ -100,7 +99,6 @@ find_place(const MpSubscription *subscription, Oid relation, TimestampTz now, ui
 	oldest->relation = relation;
 	strlcpy(oldest->subscription, subscription->name, sizeof(oldest->subscription));
 	oldest->bucket = mp_bucket_since(&subscription->budget, PgStartTime, now, successes);
-	oldest->waits = 0;
 	return oldest;
 }
 
@@ -129,7 +127,6 @@ mp_retry_budget_take(const MpSubscription *subscription, int wanted)
 		return wanted;
 	place = lock_place(subscription);
 	taken = mp_bucket_take(&place->bucket, wanted);
-	place->waits += taken == 0;
 	LWLockRelease(shared->lock);
 	return taken;
 }
@@ -199,20 +196,19 @@ mp_retry_budgets(PG_FUNCTION_ARGS)
 	if (subscription != NULL && has_budget(subscription))
 	{
 		const MpRetryBudget *budget = &subscription->budget;
-		Place		copy = *lock_place(subscription);
+		MpBucket	bucket = lock_place(subscription)->bucket;
 		int64		ready_at;
-		bool		nulls[6] = {false};
-		Datum		values[6];
+		bool		nulls[5] = {false};
+		Datum		values[5];
 
 		LWLockRelease(shared->lock);
-		ready_at = mp_bucket_ready_at(budget, &copy.bucket);
-		values[0] = Float8GetDatum(copy.bucket.tokens);
+		ready_at = mp_bucket_ready_at(budget, &bucket);
+		values[0] = Float8GetDatum(bucket.tokens);
 		values[1] = TimestampTzGetDatum(ready_at);
 		values[2] = Float8GetDatum(budget->per_second);
 		values[3] = Float8GetDatum(budget->burst);
 		values[4] = Float8GetDatum(budget->per_success);
-		values[5] = Int64GetDatum(copy.waits);
-		nulls[1] = ready_at == copy.bucket.filled_at;
+		nulls[1] = ready_at == bucket.filled_at;
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
 	mp_subscriptions_release(subscriptions);

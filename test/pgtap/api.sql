@@ -77,7 +77,7 @@ INSERT INTO api_view VALUES
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
 ('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
-('mp_retry_budgets', '{subscription,tokens,ready_at,per_second,burst,per_success,waits}'),
+('mp_retry_budgets', '{subscription,tokens,ready_at,per_second,burst,per_success,waiting}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
 ('mp_attempts', '{account,subscription,event_id,dlq_id,replay,attempt,counted,failed_at,seconds,sqlstate,error_message,verdict}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message,error,entries,last_at,waiting,acknowledged_at,acknowledged_by,acknowledged_reason}');

@@ -21,7 +21,7 @@ CREATE FUNCTION emit(low int, high int, good boolean DEFAULT NULL, wait interval
 AS $$ SELECT count(mp_emit_event('E', jsonb_strip_nulls(jsonb_build_object('n', n, 'key', n % 2, 'good', good)), deliver_after => meal_planner.clock() + wait))
         FROM generate_series(low, high) n $$;
 CREATE VIEW attempts AS SELECT string_agg(d.attempt::text, ' ' ORDER BY d.position) AS attempts FROM meal_planner.delivery d;
-CREATE VIEW budget AS SELECT subscription, floor(tokens + 0.001) AS tokens, round(extract(epoch FROM ready_at - meal_planner.clock()) / 100) AS ready_in, waits > 0 AS waited FROM mp_retry_budgets;
+CREATE VIEW budget AS SELECT subscription, floor(tokens + 0.001) AS tokens, round(extract(epoch FROM ready_at - meal_planner.clock()) / 100) AS ready_in, waiting FROM mp_retry_budgets;
 
 -- A token in a thousand seconds, of which it keeps three.  It is so much later than the server's start that it is full.
 SET meal_planner.clock_offset = 1000000;
