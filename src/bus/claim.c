@@ -158,19 +158,20 @@ block_due(const Claim *claim, const MpCursor *cursor, bool fresh)
 /*
  * What was retried, delayed or let go by somebody else, in log order, up to so
  * many; `fresh`: no retries.  Returns how many were taken, *retries how many of
- * these are such.
+ * these are such.  The subscription is asked for by what was found, or without
+ * statistics all deliveries of it might be read for each.
  */
 static int
 take_due(Claim *claim, int wanted, bool fresh, int *retries)
 {
 #define TAKE_DUE(condition) \
-		"WITH due AS MATERIALIZED (SELECT d.position FROM meal_planner.delivery d" \
+		"WITH due AS MATERIALIZED (SELECT d.subscription, d.position FROM meal_planner.delivery d" \
 		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2" \
 		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3" condition \
 		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position LIMIT $4 FOR UPDATE SKIP LOCKED)," \
 		" taken AS (UPDATE meal_planner.delivery u" \
 		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due" \
-		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) $2" \
+		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) due.subscription" \
 		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail, u.replay_name)" \
 		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail, t.replay_name FROM taken t CROSS JOIN LATERAL" \
 		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1" \
