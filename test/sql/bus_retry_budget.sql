@@ -138,12 +138,15 @@ SELECT emit(62, 65);
 SET meal_planner.clock_offset = 4000010;
 SELECT claim(100, 'transient');
 SELECT claim(100, 'transient') IS NULL AS nothing;
+-- nor delayed ones, which are deliveries and no retries
+SELECT emit(66, 67, NULL, '1 s');
+SELECT claim(100, 'transient') IS NULL AS nothing;
+SET meal_planner.clock_offset = 4000020;
+SELECT claim(1, 'transient') IS NULL AS nothing;
 SET meal_planner.clock_offset = 4001100;
 SELECT claim(100, 'ack');
 SET meal_planner.clock_offset = 4002200;
-SELECT claim(100, 'ack');
-SELECT claim(100, 'ack');
-SELECT claim(100, 'ack');
+SELECT claim(100, 'ack') FROM generate_series(1, 5) n;
 SELECT claim(100, 'ack') IS NULL AS nothing;
 SELECT mp_unsubscribe('pull', 'refuse');
 
