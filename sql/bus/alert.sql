@@ -20,7 +20,7 @@ CREATE TABLE meal_planner.alert (
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
+'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused) or a redrive because its canary failed (kind redrive_paused); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
 COMMENT ON COLUMN meal_planner.alert.subscription IS 'empty for a dead letter sent without one';
 COMMENT ON COLUMN meal_planner.alert.error IS 'the SQLSTATE; where there is none, why the delivery was given up';
 COMMENT ON COLUMN meal_planner.alert.since IS

@@ -23,6 +23,7 @@ CREATE TABLE meal_planner.dead_letter (
     discard_reason   text,
     alert_id         bigint,
     order_key        text,
+    refused          text,
     history          jsonb       NOT NULL DEFAULT '[]',
     PRIMARY KEY (account, id),
     UNIQUE (account, subscription, position)
@@ -37,6 +38,7 @@ COMMENT ON COLUMN meal_planner.dead_letter.history IS
 'its failed attempts as failed_attempt says, the oldest first; replay: after which replay, none before the first';
 COMMENT ON COLUMN meal_planner.dead_letter.order_key IS
 'the key that it blocks while dead or replaying (on_dead block_key); NULL: none';
+COMMENT ON COLUMN meal_planner.dead_letter.refused IS 'why the last redrive left it out, see replay_refusal; NULL: none has since it was replayed';
 CREATE INDEX dead_letter_order ON meal_planner.dead_letter (account, subscription, order_key, position)
     WHERE order_key IS NOT NULL AND status IN ('dead', 'replaying');
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
@@ -190,7 +192,70 @@ $$;
 COMMENT ON FUNCTION meal_planner.lock_dead_letter(bigint) IS
 'locks a dead letter; one whose replay nobody goes on with is returned as dead; MP404 when there is none';
 
-CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL) RETURNS text
+-- A letter that was replayed so often without success is parked: it is dead, but
+-- a redrive leaves it out.
+CREATE FUNCTION meal_planner.max_replays(options jsonb) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN jsonb_typeof($1 -> 'max_replays') = 'number' THEN least(($1 ->> 'max_replays')::numeric, 1000000)::int ELSE 5 END
+$$;
+COMMENT ON FUNCTION meal_planner.max_replays(jsonb) IS
+'the option max_replays of a subscription: after so many replays a dead letter is parked; default 5';
+
+CREATE FUNCTION meal_planner.replay_refusal(letter meal_planner.dead_letter, force boolean) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the keys
+AS $$
+    SELECT CASE
+        WHEN s.name IS NULL THEN 'no_subscription'
+        WHEN e.position IS NULL THEN 'event_gone'
+        WHEN $2 THEN NULL
+        -- Expired, also when it was purged; or somebody has emitted it again since.
+        WHEN e.idempotency_key IS NOT NULL
+             AND NOT EXISTS (SELECT FROM meal_planner.idempotency_key k
+                              WHERE k.account = e.account AND k.scope = e.source AND k.key = e.idempotency_key
+                                AND k.event_id = e.id AND k.expires_at > meal_planner.clock()) THEN 'key_expired'
+        WHEN jsonb_typeof(s.options -> 'redrive_window') = 'number'
+             AND extract(epoch FROM meal_planner.clock() - letter.first_failed_at) > (s.options ->> 'redrive_window')::numeric
+        THEN 'window_over' END
+      FROM (SELECT) one
+      LEFT JOIN meal_planner.subscription s ON s.name = letter.subscription
+      LEFT JOIN meal_planner.event e ON e.account = letter.account AND e.position = letter.position
+$$;
+COMMENT ON FUNCTION meal_planner.replay_refusal(meal_planner.dead_letter, boolean) IS
+'why a dead letter must not be replayed: no_subscription, event_gone; and unless forced key_expired (the idempotency key of its event is no longer remembered) and window_over (the option redrive_window); NULL: it may be';
+
+CREATE FUNCTION meal_planner.begin_replay(letter meal_planner.dead_letter, detail jsonb, attempt int) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO meal_planner.delivery
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
+    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, $3, meal_planner.clock(),
+            coalesce($2, letter.corrected_detail),
+            -- one that does not block its key has given its place in the order up
+            letter.order_key)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE meal_planner.dead_letter l
+       SET status = 'replaying',
+           replay_count = l.replay_count + 1,
+           corrected_detail = coalesce($2, l.corrected_detail),
+           refused = NULL
+     WHERE l.account = letter.account AND l.id = letter.id;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.begin_replay(meal_planner.dead_letter, jsonb, int) IS
+'makes a dead letter, which the caller has locked, a delivery that is due; false when it has one: it was sent here by hand while its retries go on';
+
+CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL, force boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -207,18 +272,28 @@ BEGIN
     IF letter.status <> 'dead' THEN
         RETURN letter.status;
     END IF;
+    CASE meal_planner.replay_refusal(letter, coalesce($3, false))
+        WHEN 'no_subscription' THEN
+            RAISE EXCEPTION 'MP409: dead letter % has no subscription to run', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = format('Its subscription is "%s".', letter.subscription),
+                      HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
+        WHEN 'event_gone' THEN
+            RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
+                USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
+        WHEN 'key_expired' THEN
+            RAISE EXCEPTION 'MP409: the idempotency key of the event of dead letter % has expired', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = 'It may have been emitted again since, and handled.',
+                      HINT = 'retry=no. If it was not, replay it with force.';
+        WHEN 'window_over' THEN
+            RAISE EXCEPTION 'MP409: the redrive window of dead letter % is over', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = 'What its handler has remembered of earlier attempts may have expired.',
+                      HINT = 'retry=no. If no attempt took effect, replay it with force.';
+        ELSE NULL;
+    END CASE;
     SELECT s.mode INTO mode FROM meal_planner.subscription s WHERE s.name = letter.subscription;
-    IF mode IS NULL THEN
-        RAISE EXCEPTION 'MP409: dead letter % has no subscription to run', $1
-            USING ERRCODE = 'MP409',
-                  DETAIL = format('Its subscription is "%s".', letter.subscription),
-                  HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
-    END IF;
-    PERFORM FROM meal_planner.event e WHERE e.account = letter.account AND e.position = letter.position;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
-            USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
-    END IF;
     -- A replay brings dead letters, too: a consumer that has this one, or is just
     -- claiming it, is not to meet another.
     IF mode = 'pull' THEN
@@ -227,33 +302,15 @@ BEGIN
             RETURN 'retry';
         END IF;
     END IF;
-
-    INSERT INTO meal_planner.delivery
-           (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
-    VALUES (letter.account, letter.subscription, letter.position, letter.event_id,
-            -- a consumer's claim counts its attempt itself
-            CASE mode WHEN 'pull' THEN 0 ELSE 1 END, meal_planner.clock(),
-            coalesce($2, letter.corrected_detail),
-            -- one that does not block its key has given its place in the order up
-            letter.order_key)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        -- sent here by hand while its retries go on
-        RETURN 'retry';
-    END IF;
-    UPDATE meal_planner.dead_letter l
-       SET status = 'replaying',
-           replay_count = l.replay_count + 1,
-           corrected_detail = coalesce($2, l.corrected_detail)
-     WHERE l.account = letter.account AND l.id = letter.id;
-    IF mode = 'pull' THEN
+    -- a consumer's claim counts its attempt itself
+    IF NOT meal_planner.begin_replay(letter, $2, CASE mode WHEN 'pull' THEN 0 ELSE 1 END) OR mode = 'pull' THEN
         RETURN 'retry';
     END IF;
     RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
 END
 $$;
-COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
-'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. Of a pull subscription the next claim gets it, from attempt 1 on: retry; so is the answer when a consumer holds the event already, by a replay (mp_replay), and then the letter stays dead. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone';
+COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb, boolean) IS
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once; one that is parked is run, too. Of a pull subscription the next claim gets it, from attempt 1 on: retry; so is the answer when a consumer holds the event already, by a replay (mp_replay), and then the letter stays dead. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone; and, unless force is true, when the event had an idempotency key that has expired or the subscription''s redrive_window is over';
 
 CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -283,20 +340,25 @@ COMMENT ON FUNCTION @extschema@.mp_discard_dlq(bigint, text) IS
 
 CREATE VIEW @extschema@.mp_dlq AS
 SELECT l.id, l.event_id, nullif(l.subscription, '') AS subscription, e.detail_type, l.error_type, l."sqlstate",
-       l.error_message, l.retry_count, l.status, l.first_failed_at, l.dead_at, l.replay_count,
+       l.error_message, l.retry_count,
+       CASE WHEN l.status = 'dead' AND l.replay_count >= meal_planner.max_replays(s.options) THEN 'parked' ELSE l.status END AS status,
+       l.first_failed_at, l.dead_at, l.replay_count,
        meal_planner.envelope(e) AS event,
        l.reason, l.account, l.error_detail, l.error_hint, l.error_context, l.corrected_detail,
-       l.settled_at, l.discard_reason,
+       l.settled_at, l.discard_reason, l.refused,
        l.history #>> '{0,sqlstate}' AS first_sqlstate, l.history #>> '{0,message}' AS first_error_message,
        jsonb_array_length(l.history) AS attempts
   FROM meal_planner.dead_letter l
-  LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position;
+  LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position
+  LEFT JOIN meal_planner.subscription s ON s.name = l.subscription;
 COMMENT ON VIEW @extschema@.mp_dlq IS
-'dead letters with their events; mp_replay_dlq(id), mp_discard_dlq(id, reason)';
+'dead letters with their events; parked: dead, and replayed so often (option max_replays) that a redrive leaves it out; refused: why the last redrive did. mp_replay_dlq(id), mp_redrive_dlq(filter), mp_discard_dlq(id, reason)';
 
 CREATE VIEW @extschema@.mp_dlq_depth AS
-SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS depth, min(l.dead_at) AS oldest
+SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS depth, min(l.dead_at) AS oldest,
+       count(*) FILTER (WHERE l.replay_count >= meal_planner.max_replays(s.options)) AS parked
   FROM meal_planner.dead_letter l
+  LEFT JOIN meal_planner.subscription s ON s.name = l.subscription
  WHERE l.status = 'dead'
  GROUP BY l.subscription, l.error_type;
-COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type';
+COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type; parked: those of them that a redrive leaves out';

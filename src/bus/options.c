@@ -28,8 +28,10 @@ static const MpNumberOption policy_options[] = {
 	{"max_age", 0.001, MP_MAX_DELAY, false, offsetof(MpOptions, policy.max_age)}
 };
 
-static const MpNumberOption timeout_option = {
-	"timeout", 0.001, 86400, false, offsetof(MpOptions, timeout)
+static const MpNumberOption other_options[] = {
+	{"timeout", 0.001, 86400, false, offsetof(MpOptions, timeout)},
+	{"max_replays", 1, 1000, true, offsetof(MpOptions, max_replays)},
+	{"redrive_window", 0.001, MP_MAX_DELAY, false, offsetof(MpOptions, redrive_window)}
 };
 
 static const MpNumberOption budget_options[] = {
@@ -88,9 +90,15 @@ set_budget(MpRetryBudget *budget, const MpJson *value)
 static bool
 set_option(MpOptions *options, const char *name, const MpJson *value)
 {
-	if (strcmp(name, timeout_option.name) == 0)
-		mp_option_set_number(options, &timeout_option, value);
-	else if (strcmp(name, "start") == 0)
+	for (size_t i = 0; i < lengthof(other_options); i++)
+	{
+		if (strcmp(name, other_options[i].name) == 0)
+		{
+			mp_option_set_number(options, &other_options[i], value);
+			return true;
+		}
+	}
+	if (strcmp(name, "start") == 0)
 	{
 		/* the time it names is read in SQL */
 		if (value->kind != MP_JSON_STRING)
@@ -160,7 +168,7 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 			(errcode(MP_ERRCODE_INVALID),
 			 errmsg("MP400: unknown option \"%s\"", name),
 			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter%s max_age%s.",
-					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead, on_unknown_outcome, breaker, service, retry_budget and start" : "")));
+					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead, max_replays, redrive_window, on_unknown_outcome, breaker, service, retry_budget and start" : "")));
 	return false;
 }
 

@@ -31,6 +31,8 @@ typedef struct MpOptions
 	char	   *breaker;		/* name; NULL: none */
 	char	   *service;		/* whose codes its errors have; NULL: none */
 	MpRetryBudget budget;
+	int			max_replays;	/* of a dead letter until it is parked; 0: the default */
+	double		redrive_window; /* seconds from the first failure; 0: no limit */
 } MpOptions;
 
 typedef struct MpSubscription

@@ -26,6 +26,16 @@ mp_backoff_delay(const MpRetryPolicy *policy, int attempt, double random)
 		(1 - policy->jitter * random);
 }
 
+double
+mp_retry_span(const MpRetryPolicy *policy)
+{
+	double		span = 0;
+
+	for (int attempt = 2; attempt <= policy->max_attempts; attempt++)
+		span += mp_backoff_delay(policy, attempt, 0);
+	return policy->max_age > 0 && policy->max_age < span ? policy->max_age : span;
+}
+
 /* Always with jitter: those who were in each other's way would be again. */
 static double
 contention_delay(const MpRetryPolicy *policy, int contentions, double random)

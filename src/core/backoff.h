@@ -82,6 +82,12 @@ typedef struct MpRetryPlan
  */
 extern double mp_backoff_delay(const MpRetryPolicy *policy, int attempt, double random);
 
+/*
+ * The longest time from the first attempt to the start of the last, in seconds:
+ * what attempts take, and what defers them, is not in it.
+ */
+extern double mp_retry_span(const MpRetryPolicy *policy);
+
 /* Whether to try again, and when. */
 extern MpRetryPlan mp_retry_plan(const MpRetryPolicy *policy, const MpFailedAttempt *failed, double random);
 

@@ -48,6 +48,25 @@ a_ceiling_holds(void **state)
 }
 
 static void
+retries_end_after_their_span(void **state)
+{
+	MpRetryPolicy policy = MP_RETRY_POLICY_DEFAULT;
+
+	(void) state;
+	assert_float_equal(mp_retry_span(&policy), 2 + 4 + 8 + 16, 0);
+	policy.jitter = 1;			/* it may be that long */
+	assert_float_equal(mp_retry_span(&policy), 30, 0);
+	policy.max_delay = 5;
+	assert_float_equal(mp_retry_span(&policy), 2 + 4 + 5 + 5, 0);
+	policy.max_age = 17;
+	assert_float_equal(mp_retry_span(&policy), 16, 0);
+	policy.max_age = 15;
+	assert_float_equal(mp_retry_span(&policy), 15, 0);
+	policy.max_attempts = 1;
+	assert_float_equal(mp_retry_span(&policy), 0, 0);
+}
+
+static void
 jitter_only_shortens(void **state)
 {
 	MpRetryPolicy policy = MP_RETRY_POLICY_DEFAULT;
@@ -276,6 +295,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_default_schedule),
 		cmocka_unit_test(a_ceiling_holds),
+		cmocka_unit_test(retries_end_after_their_span),
 		cmocka_unit_test(jitter_only_shortens),
 		cmocka_unit_test(five_attempts_and_no_more),
 		cmocka_unit_test(each_class_has_its_way),
