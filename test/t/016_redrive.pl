@@ -48,6 +48,7 @@ BEGIN
         RAISE EXCEPTION 'broken' USING ERRCODE = 'MPP01';
     END IF;
     INSERT INTO effects VALUES (n, name);
+    PERFORM pg_sleep(0.003); -- so that there is a middle to be killed in
     IF name = 's' AND n IN (50, 150) THEN
         EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
                        format('cat > /dev/null; test -e $killed.%1\$s || { touch $killed.%1\$s; kill -9 \$PPID; }', n));
@@ -92,6 +93,7 @@ for my $round (1 .. 3)
 	$node->kill9;
 	MealPlannerCluster::start_again($node);
 	$_->{run}->finish for @sweeps;
+	is(query('SELECT count(*) FROM mp_redrives WHERE ended_at IS NULL'), 1, 'in the middle of it') if $round == 1;
 	is(query('SELECT count(*) - count(DISTINCT (n, subscription)) FROM effects'), 0, "round $round: none twice");
 }
 
