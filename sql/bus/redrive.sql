@@ -367,11 +367,33 @@ AS $$
 $$;
 COMMENT ON FUNCTION meal_planner.redrive_feeds(meal_planner.redrive) IS 'how many letters a redrive may make deliveries now';
 
+CREATE FUNCTION meal_planner.redrive_room(part meal_planner.redrive_part, parts bigint) RETURNS int
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A part whose letters do not come to an end leaves room to the others.
+    SELECT greatest(greatest(100 / greatest(parts, 1), 1)::int - cardinality(array_remove(part.replays, 0)), 0)
+$$;
+COMMENT ON FUNCTION meal_planner.redrive_room(meal_planner.redrive_part, bigint) IS
+'how many letters more a part may have in flight when the redrive has so many parts';
+
+CREATE FUNCTION meal_planner.redrive_parts(redrive bigint) RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the index of its parts
+AS $$
+    SELECT count(*) FROM meal_planner.redrive_part p
+     WHERE p.redrive = $1 AND (p.after_position < p.up_to OR 0 = ANY (p.replays))
+$$;
+COMMENT ON FUNCTION meal_planner.redrive_parts(bigint) IS 'how many parts of a redrive have letters that are no deliveries yet';
+
 CREATE FUNCTION meal_planner.redrive_is_ready(r meal_planner.redrive) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the index of its parts
 AS $$
+DECLARE
+    parts bigint := meal_planner.redrive_parts(r.id);
 BEGIN
     RETURN EXISTS (SELECT FROM meal_planner.redrive_part p, unnest(p.positions, p.replays) u (position, replay)
                     WHERE p.redrive = r.id
@@ -379,7 +401,7 @@ BEGIN
                                         ELSE meal_planner.redrive_outcome(p.account, p.subscription, u.position, u.replay) <> 'open' END)
         OR (meal_planner.redrive_feeds(r) > 0
             AND EXISTS (SELECT FROM meal_planner.redrive_part p
-                         WHERE p.redrive = r.id AND p.after_position < p.up_to
+                         WHERE p.redrive = r.id AND p.after_position < p.up_to AND meal_planner.redrive_room(p, parts) > 0
                            AND meal_planner.redrive_may_run(p.subscription)))
         OR (r.state = 'running' AND r.in_flight = 0
             AND ((r.trying AND r.tried >= r.canary)
@@ -561,8 +583,9 @@ DECLARE
     r      meal_planner.redrive;
     former meal_planner.redrive;
     part   meal_planner.redrive_part;
-    parts  int;
+    parts  bigint;
     share  int;
+    most   int;
     fed    record;
     moved  boolean := false;
 BEGIN
@@ -578,8 +601,7 @@ BEGIN
     END IF;
 
     -- Its parts take turns, each with its share of what may run.
-    SELECT count(*) INTO parts FROM meal_planner.redrive_part p
-     WHERE p.redrive = $1 AND (p.after_position < p.up_to OR 0 = ANY (p.replays));
+    parts := meal_planner.redrive_parts($1);
     share := greatest(meal_planner.redrive_feeds(r) / greatest(parts, 1), 1);
     FOR part IN
         SELECT * FROM meal_planner.redrive_part p
@@ -588,7 +610,9 @@ BEGIN
          ORDER BY p.redrive, p.fed_at, p.account, p.subscription
     LOOP
         EXIT WHEN meal_planner.redrive_feeds(r) = 0;
-        SELECT f.r, f.moved INTO fed FROM meal_planner.feed_redrive(r, part, least(share, meal_planner.redrive_feeds(r))) f;
+        most := least(share, meal_planner.redrive_feeds(r), meal_planner.redrive_room(part, parts));
+        CONTINUE WHEN most = 0;
+        SELECT f.r, f.moved INTO fed FROM meal_planner.feed_redrive(r, part, most) f;
         r := fed.r;
         moved := moved OR fed.moved;
     END LOOP;

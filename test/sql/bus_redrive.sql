@@ -443,6 +443,20 @@ SELECT mp_fail(token, event_id, 'permanent', 'no') FROM held WHERE event -> 'det
 SELECT mp_ack(token) FROM held LIMIT 1;
 CALL mp_sweep();
 SELECT * FROM redrive;
+-- One without a consumer keeps no other one waiting.
+INSERT INTO broken (subscription) VALUES ('a');
+SELECT emit_n('Pulled', 101, 220), emit_n('Work', 7401, 7550);
+SELECT count(mp_fail(token, event_id, 'permanent', 'no')) FROM mp_claim('p', 1000);
+TRUNCATE broken, redriven;
+SELECT mp_redrive_dlq('{"reason": "permanent"}') - 'id' AS result;
+CALL mp_sweep();
+SELECT * FROM redrive;
+SELECT * FROM ran() WHERE subscription = 'a';
+SELECT mp_ack(token), count(*) FROM mp_claim('p', 1000) GROUP BY token;
+CALL mp_sweep();
+SELECT mp_ack(token), count(*) FROM mp_claim('p', 1000) GROUP BY token;
+CALL mp_sweep();
+SELECT * FROM redrive;
 SELECT mp_unsubscribe('p');
 SELECT mp_discard_dlq(id, 'tidy') FROM mp_dlq WHERE status = 'dead';
 
