@@ -196,7 +196,7 @@ BEGIN
     limit_of_replays := coalesce(limit_of_replays, meal_planner.max_replays(NULL));
     RETURN QUERY
     SELECT c.position, c.error_type, c."sqlstate", c.dead_at, c.parked,
-           c.wanted AND f -> 'status' ? CASE WHEN c.parked THEN 'parked' ELSE 'dead' END,
+           coalesce(c.wanted AND f -> 'status' ? CASE WHEN c.parked THEN 'parked' ELSE 'dead' END, false),
            CASE WHEN judged AND c.wanted THEN meal_planner.replay_refusal(c.letter, force) END
       FROM (SELECT l.position, l.error_type, l."sqlstate", l.dead_at, l AS letter,
                    l.replay_count >= limit_of_replays AS parked,
@@ -206,11 +206,14 @@ BEGIN
                    -- a code, or its class
                    AND (NOT f ? 'sqlstate' OR f -> 'sqlstate' ?| ARRAY[l."sqlstate", left(l."sqlstate", 2)])
                    AND (NOT f ? 'ids' OR f -> 'ids' ? l.id::text)
-                   AND (NOT f ? 'detail_type' OR coalesce(f -> 'detail_type' ? e.detail_type, false))
-                   AND (NOT f ? 'pattern' OR (e.position IS NOT NULL AND meal_planner.matches(f -> 'pattern', e)))
+                   AND (NOT f ? 'detail_type' OR coalesce(f -> 'detail_type' ? (e.event).detail_type, false))
+                   AND (NOT f ? 'pattern' OR (e.found AND meal_planner.matches(f -> 'pattern', e.event)))
                    AS wanted
               FROM meal_planner.dead_letter l
-              LEFT JOIN meal_planner.event e ON e.account = $2 AND e.position = l.position
+              -- LIMIT, lest the whole log be read for each
+              LEFT JOIN LATERAL (SELECT t AS event, true AS found FROM meal_planner.event t
+                                  WHERE t.account = $2 AND t.position = l.position
+                                  LIMIT 1) e ON true
              WHERE l.account = $2 AND l.subscription = $3 AND l.position > $4 AND l.position <= $5
                AND l.status = 'dead' AND l.dead_at <= $6
              ORDER BY l.account, l.subscription, l.position
@@ -318,39 +321,47 @@ $$;
 COMMENT ON FUNCTION meal_planner.redrive_may_run(text) IS
 'whether deliveries of a subscription would run now: not while it is paused or broken or its circuit breaker open';
 
-CREATE FUNCTION meal_planner.redrive_outcome(account text, subscription text, "position" bigint, replay int) RETURNS text
+CREATE FUNCTION meal_planner.redrive_outcomes(redrive bigint)
+RETURNS TABLE (account text, subscription text, "position" bigint, outcome text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- by the keys
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
-DECLARE
-    letter meal_planner.dead_letter;
-    due    timestamptz;
 BEGIN
-    SELECT * INTO letter FROM meal_planner.dead_letter l
-     WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3;
-    IF letter.id IS NULL THEN
-        RETURN 'skipped';
-    ELSIF letter.replay_count <> $4 THEN
-        RETURN 'failed'; -- and somebody has replayed it again
-    ELSIF letter.status <> 'replaying' THEN
-        RETURN CASE letter.status WHEN 'resolved' THEN 'done' ELSE 'failed' END;
-    END IF;
-    SELECT d.next_attempt_at INTO due FROM meal_planner.delivery d
-     WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3;
-    IF NOT FOUND THEN
-        RETURN 'failed'; -- nobody goes on with it, see lock_dead_letter
-    ELSIF due = 'infinity' AND EXISTS (SELECT FROM meal_planner.dead_letter l
-                                        WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = letter.order_key
-                                          AND l.status = 'dead' AND l.position < $3) THEN
-        RETURN 'blocked';
-    END IF;
-    RETURN 'open';
+    -- One statement: a letter and its delivery as they are at the same moment.
+    -- LIMIT, lest the whole subscription be read for each: without statistics
+    -- that seems no more.
+    RETURN QUERY
+    SELECT o.account, o.subscription, o.position, o.outcome
+      FROM (SELECT p.account, p.subscription, u.position,
+                   CASE WHEN l.id IS NULL THEN 'skipped'
+                        WHEN l.replay_count <> u.replay THEN 'failed' -- and somebody has replayed it again
+                        WHEN l.status = 'resolved' THEN 'done'
+                        WHEN l.status <> 'replaying' THEN 'failed'
+                        WHEN d.position IS NULL THEN 'failed' -- nobody goes on with it, see lock_dead_letter
+                        WHEN d.next_attempt_at = 'infinity'
+                             AND EXISTS (SELECT FROM meal_planner.dead_letter f
+                                          WHERE f.account = l.account AND f.subscription = l.subscription
+                                            AND f.order_key = l.order_key AND f.status = 'dead' AND f.position < l.position)
+                        THEN 'blocked' END AS outcome
+              FROM meal_planner.redrive_part p
+             CROSS JOIN LATERAL unnest(p.positions, p.replays) u (position, replay)
+              LEFT JOIN LATERAL (
+                   SELECT * FROM meal_planner.dead_letter t
+                    WHERE t.account = p.account AND t.subscription = p.subscription AND t.position = u.position
+                    LIMIT 1) l ON true
+              LEFT JOIN LATERAL (
+                   SELECT * FROM meal_planner.delivery t
+                    WHERE t.account = p.account AND t.subscription = p.subscription AND t.position = u.position
+                    LIMIT 1) d ON true
+             WHERE p.redrive = $1 AND u.replay > 0) o
+     WHERE o.outcome IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.redrive_outcome(text, text, bigint, int) IS
-'what has become of a letter that was made a delivery as its so manyeth replay: open, done, failed, blocked by another dead letter of its order key, or skipped';
+COMMENT ON FUNCTION meal_planner.redrive_outcomes(bigint) IS
+'what has become of the letters of a redrive that were made deliveries, as far as they have come to an end: done, failed, blocked by another dead letter of their order key, or skipped (the letter is gone)';
 
 CREATE FUNCTION meal_planner.redrive_feeds(r meal_planner.redrive) RETURNS int
 LANGUAGE sql VOLATILE
@@ -395,10 +406,9 @@ AS $$
 DECLARE
     parts bigint := meal_planner.redrive_parts(r.id);
 BEGIN
-    RETURN EXISTS (SELECT FROM meal_planner.redrive_part p, unnest(p.positions, p.replays) u (position, replay)
-                    WHERE p.redrive = r.id
-                      AND CASE u.replay WHEN 0 THEN r.state = 'running'
-                                        ELSE meal_planner.redrive_outcome(p.account, p.subscription, u.position, u.replay) <> 'open' END)
+    RETURN EXISTS (SELECT FROM meal_planner.redrive_outcomes(r.id))
+        OR (r.state = 'running'
+            AND EXISTS (SELECT FROM meal_planner.redrive_part p WHERE p.redrive = r.id AND 0 = ANY (p.replays)))
         OR (meal_planner.redrive_feeds(r) > 0
             AND EXISTS (SELECT FROM meal_planner.redrive_part p
                          WHERE p.redrive = r.id AND p.after_position < p.up_to AND meal_planner.redrive_room(p, parts) > 0
@@ -418,24 +428,19 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the ind
 AS $$
 #variable_conflict use_column
 DECLARE
-    part    meal_planner.redrive_part;
+    part    record;
     letter  record;
     dead    meal_planner.dead_letter;
     moment  timestamptz := meal_planner.clock();
 BEGIN
     FOR part IN
-        SELECT * FROM meal_planner.redrive_part p WHERE p.redrive = r.id AND p.positions <> '{}'
-         ORDER BY p.account, p.subscription
+        SELECT o.account, o.subscription, array_agg(o.position ORDER BY o.position) AS positions,
+               array_agg(o.outcome ORDER BY o.position) AS outcomes
+          FROM meal_planner.redrive_outcomes(r.id) o
+         GROUP BY o.account, o.subscription
+         ORDER BY o.account, o.subscription
     LOOP
-        FOR letter IN
-            SELECT u.position, u.nth,
-                   meal_planner.redrive_outcome(part.account, part.subscription, u.position, u.replay) AS outcome
-              FROM unnest(part.positions, part.replays) WITH ORDINALITY u (position, replay, nth)
-             WHERE u.replay > 0
-        LOOP
-            CONTINUE WHEN letter.outcome = 'open';
-            part.positions[letter.nth] := NULL;
-            part.replays[letter.nth] := NULL;
+        FOR letter IN SELECT u.position, u.outcome FROM unnest(part.positions, part.outcomes) u (position, outcome) LOOP
             r.in_flight := r.in_flight - 1;
             r.done := r.done + (letter.outcome = 'done')::int;
             r.failed := r.failed + (letter.outcome = 'failed')::int;
@@ -457,9 +462,11 @@ BEGIN
             END IF;
         END LOOP;
         UPDATE meal_planner.redrive_part p
-           SET positions = array_remove(part.positions, NULL), replays = array_remove(part.replays, NULL)
-         WHERE p.account = part.account AND p.redrive = r.id AND p.subscription = part.subscription
-           AND array_position(part.positions, NULL) IS NOT NULL;
+           SET (positions, replays) = (
+               SELECT coalesce(array_agg(u.position ORDER BY u.nth), '{}'), coalesce(array_agg(u.replay ORDER BY u.nth), '{}')
+                 FROM unnest(p.positions, p.replays) WITH ORDINALITY u (position, replay, nth)
+                WHERE u.position <> ALL (part.positions))
+         WHERE p.account = part.account AND p.redrive = r.id AND p.subscription = part.subscription;
     END LOOP;
     RETURN r;
 END

@@ -400,8 +400,13 @@ TRUNCATE broken, redriven;
 SELECT mp_redrive_dlq('{"subscription": ["a", "b"]}', force => true) - 'id' AS result;
 SELECT mp_unsubscribe('b');
 DELETE FROM meal_planner.event WHERE detail ->> 'n' = '7201';
+-- (nobody knows the type of one that is gone)
+SELECT mp_redrive_dlq('{"subscription": "a", "detail_type": "Work"}', dry_run => true) -> 'letters' AS of_type,
+       mp_redrive_dlq('{"subscription": "a", "pattern": {"detail-type": ["Work"]}}') -> 'letters' AS of_pattern,
+       mp_redrive_dlq('{"subscription": "a"}', dry_run => true) -> 'refused' AS refused;
+SELECT mp_cancel_redrive(max(id)) FROM mp_redrives;
 CALL mp_sweep();
-SELECT * FROM redrive;
+SELECT state, letters, done, failed, refused, skipped FROM mp_redrives WHERE force ORDER BY id DESC LIMIT 1;
 SELECT * FROM ran();
 SELECT subscription, refused, event IS NULL AS event_gone FROM mp_dlq WHERE refused IS NOT NULL AND subscription IN ('a', 'b') ORDER BY id;
 SELECT * FROM left_behind;
