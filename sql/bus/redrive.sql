@@ -65,7 +65,7 @@ COMMENT ON TABLE meal_planner.redrive_part IS
 COMMENT ON COLUMN meal_planner.redrive_part.fed_at IS 'when it was its turn last';
 COMMENT ON COLUMN meal_planner.redrive_part.positions IS 'letters in flight';
 COMMENT ON COLUMN meal_planner.redrive_part.replays IS
-'their replay_count when they were made deliveries; 0: not yet, somebody had locked them';
+'their replay_count when they were made deliveries; 0: not yet, somebody had them';
 CREATE INDEX redrive_part_turn ON meal_planner.redrive_part (redrive, fed_at);
 SELECT pg_extension_config_dump('meal_planner.redrive_part', '');
 
@@ -501,6 +501,10 @@ BEGIN
     IF why_not IS NOT NULL THEN
         UPDATE meal_planner.dead_letter l SET refused = why_not WHERE l.account = $2 AND l.id = letter.id;
         verdict := 'refused';
+    -- as in mp_replay_dlq, but without waiting
+    ELSIF EXISTS (SELECT FROM meal_planner.subscription s WHERE s.name = $3 AND s.mode = 'pull')
+          AND (NOT meal_planner.try_order_lock($2, $3) OR meal_planner.is_claimed($2, $3, $4)) THEN
+        verdict := 'busy';
     ELSIF meal_planner.begin_replay(letter, NULL, 0) THEN
         replay := letter.replay_count + 1;
         verdict := 'fed';
@@ -510,7 +514,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.redrive_letter(meal_planner.redrive, text, text, bigint) IS
-'makes a dead letter of a redrive a delivery: fed (as its so manyeth replay), busy (somebody has it locked), skipped (it is not dead any more, or has a delivery) or refused';
+'makes a dead letter of a redrive a delivery: fed (as its so manyeth replay), busy (somebody has it locked, or a consumer holds it by a replay), skipped (it is not dead any more, or has a delivery) or refused';
 
 CREATE FUNCTION meal_planner.feed_redrive(
     INOUT r meal_planner.redrive, part meal_planner.redrive_part, max_letters int, OUT moved boolean)
@@ -531,7 +535,7 @@ BEGIN
     part.positions := '{}';
     part.replays := '{}';
     r.in_flight := r.in_flight - cardinality(former.positions);
-    -- First those that somebody had locked, then what comes next.
+    -- First those that somebody had, then what comes next.
     FOR next IN
         SELECT u.position, u.replay, false AS is_new, true AS wanted
           FROM unnest(former.positions, former.replays) u (position, replay)
