@@ -303,7 +303,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     paused_already boolean;
-    reason         text := format('deploy error %s: %s', $3, $4);
+    reason         text := concat('deploy error', ' ' || $3, ': ' || $4);
 BEGIN
     SELECT s.paused_at IS NOT NULL INTO paused_already
       FROM meal_planner.subscription s
@@ -315,7 +315,7 @@ BEGIN
         UPDATE meal_planner.subscription s
            SET paused_at = meal_planner.clock(), paused_reason = reason
          WHERE s.name = $1;
-        PERFORM meal_planner.raise_alert($2, meal_planner.next_position(), 'paused', $1, $3, reason);
+        PERFORM meal_planner.raise_alert($2, meal_planner.next_position(), 'paused', $1, coalesce($3, 'deploy'), reason);
     END IF;
     RETURN true;
 END

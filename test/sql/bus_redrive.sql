@@ -132,7 +132,7 @@ CALL mp_sweep();
 SELECT * FROM ran();
 SELECT * FROM redrive;
 SELECT * FROM letters() WHERE status = 'dead';
-SELECT count(*) AS alerts FROM mp_alerts a JOIN mp_dlq l ON l.id = a.dead_letter_id WHERE l.event -> 'detail' ->> 'n' = '1004';
+SELECT count(*) AS alerts FROM meal_planner.alert a JOIN mp_dlq l ON l.id = a.dead_letter_id WHERE l.event -> 'detail' ->> 'n' = '1004';
 -- One that fails for a while is retried as ever; the redrive waits for its end.
 UPDATE broken SET sqlstate = 'MPT01';
 SELECT mp_redrive_dlq('{"ids": 1, "subscription": "a"}') -> 'letters' AS none;
@@ -259,14 +259,14 @@ SELECT * FROM redrive;
 SELECT * FROM ran();
 UPDATE broken SET sqlstate = 'MPP01', event = 4002;
 SET meal_planner.clock_offset = 420;
-SELECT count(*) AS alerts FROM mp_alerts \gset before_
+SELECT count(*) AS alerts FROM meal_planner.alert \gset before_
 CALL mp_sweep();
 SELECT * FROM redrive;
 SELECT kind, subscription, regexp_replace(message, '\d{10,}', 'N', 'g') AS message, dead_letter_status FROM mp_alerts ORDER BY id DESC LIMIT 1;
 SELECT state_by IS NULL AS by_itself FROM mp_redrives WHERE state = 'paused';
-SELECT count(*) - :before_alerts AS alerts FROM mp_alerts;
+SELECT count(*) - :before_alerts AS alerts FROM meal_planner.alert;
 CALL mp_sweep();
-SELECT count(*) - :before_alerts AS alerts FROM mp_alerts;
+SELECT count(*) - :before_alerts AS alerts FROM meal_planner.alert;
 -- Repaired and resumed, it begins with another canary.
 SELECT mp_resume_redrive(max(id)) FROM mp_redrives;
 UPDATE broken SET event = 4004;
