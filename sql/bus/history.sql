@@ -28,6 +28,7 @@ RETURNS TABLE (
     worker text, pid int, replay_name text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off -- by the keys
 AS $$
 #variable_conflict use_column
 BEGIN
