@@ -108,8 +108,17 @@ BEGIN
          WHERE h.name = settled.name AND h.epoch = settled.epoch AND h.reason = settled.reason;
         found := found + 1;
     END LOOP;
+    FOR settled IN
+        SELECT r.id FROM meal_planner.redrive r
+         WHERE r.ended_at < horizon
+         ORDER BY r.id
+         LIMIT many
+    LOOP
+        DELETE FROM meal_planner.redrive r WHERE r.id = settled.id;
+        found := found + 1;
+    END LOOP;
     RETURN found >= many;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.sweep_history() IS
-'removes what was settled longer ago than mp_set_retention keeps history: dead letters that are resolved or discarded, with their alerts; alerts of pauses; changes of circuit breakers. True: there may be more';
+'removes what was settled longer ago than mp_set_retention keeps history: dead letters that are resolved or discarded, with their alerts; alerts of pauses; changes of circuit breakers; redrives that have ended. True: there may be more';

@@ -23,6 +23,7 @@ typedef struct MpFailure
 	char	   *worker;			/* the consumer's name; NULL: it has none */
 
 	/* What a consumer says itself. */
+	bool		untried;		/* it did not begin: nothing has failed */
 	bool		has_class;
 	MpErrorClass class;
 	bool		has_retry_after;

@@ -69,6 +69,8 @@ mp_failed_attempt(const MpEvent *event, int attempt, bool counted, const MpFailu
 	char		at[MP_TIME_TEXT];
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	if (failure->untried)
+		return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_integer(&state, "attempt", attempt);
 	push_key(&state, "counted");

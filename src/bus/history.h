@@ -10,6 +10,7 @@
 /*
  * The history of one failed attempt, as meal_planner.failed_attempt describes
  * it.  `counted`: it used its number up.  `verdict`: what follows.
+ * Of what was not tried it is empty.
  */
 extern Datum mp_failed_attempt(const MpEvent *event, int attempt, bool counted,
 							   const MpFailure *failure, const char *verdict);

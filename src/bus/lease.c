@@ -399,6 +399,7 @@ read_error_type(FunctionCallInfo fcinfo, MpFailure *failure)
 		return;
 	if (strcmp(error_type, "deferred") == 0)
 	{
+		failure->untried = true;
 		failure->has_class = true;
 		failure->class = MP_CLASS_SHUTDOWN;
 	}

@@ -87,6 +87,11 @@ SELECT mp_replay_dlq(:letter, '{"dish": "pie", "fails": 1}');
 :sweeps
 SELECT status, replay_count, attempts FROM mp_dlq WHERE id = :letter;
 SELECT replay, attempt, error_message, verdict FROM mp_dlq_attempts(:letter);
+-- By a redrive: the same.
+SELECT mp_redrive_dlq('{"subscription": "worker"}') ->> 'letters' AS letters;
+:sweeps
+SELECT a.replay, a.attempt, a.error_message, a.verdict FROM mp_dlq l, mp_dlq_attempts(l.id) a WHERE l.subscription = 'worker';
+SELECT * FROM wrong;
 -- A permanent error: the one attempt there was.
 SELECT mp_emit_event('Inline', '{"dish": "cake", "fails": 9, "code": "22012"}') IS NOT NULL AS emitted;
 SELECT attempt, counted, sqlstate, verdict FROM history WHERE dish = 'cake';
@@ -96,6 +101,13 @@ SELECT mp_send_to_dlq(:'event_id', 'permanent', 'no such mailbox', 8, 'mailer') 
 SELECT replay, attempt, counted, error_message, verdict FROM mp_dlq_attempts(:sent);
 SELECT first_error_message, error_message, attempts FROM mp_dlq WHERE id = :sent;
 SELECT * FROM mp_dlq_attempts(-1);
+
+-- Contention does not count at first.
+SELECT mp_emit_event('Inline', '{"dish": "tofu", "fails": 9, "code": "40P01"}') IS NOT NULL AS emitted;
+SELECT attempt, counted, sqlstate, verdict FROM history WHERE dish = 'tofu';
+SELECT * FROM wrong;
+DELETE FROM meal_planner.delivery WHERE sqlstate = '40P01';
+SELECT count(*) AS left FROM history WHERE dish = 'tofu';
 
 -- Consumers: who had it, how long; a lease that ends is an attempt, too.
 SELECT mp_emit_event('Pull', '{"dish": "bread"}') AS a, mp_emit_event('Pull', '{"dish": "rolls"}') AS b \gset
@@ -114,6 +126,14 @@ SELECT mp_fail(:'token', :'a', 'permanent', 'burnt'), mp_fail(:'token', :'b', 't
 SELECT dish, attempt, counted, message, verdict, worker, live FROM history WHERE subscription = 'pull';
 SELECT seconds BETWEEN 900 AND 1100 AS held_so_long FROM mp_attempts WHERE subscription = 'pull' AND worker = 'oven 2';
 SELECT * FROM wrong;
+-- What was not tried has not failed.
+SELECT mp_emit_event('Pull', '{"dish": "buns"}') AS c \gset
+SELECT mp_fail(token, event_id, 'deferred', 'the oven is taken', 0), attempt FROM mp_claim('pull');
+SELECT mp_fail(token, event_id, 'transient', 'too hot', 0), attempt FROM mp_claim('pull');
+SELECT attempt, counted, message, verdict FROM history WHERE dish = 'buns';
+SELECT * FROM wrong;
+SELECT mp_ack(token) FROM mp_claim('pull');
+SELECT count(*) AS left FROM history WHERE dish = 'buns';
 -- The only attempt ends with its lease.
 SELECT mp_subscribe('once', '{"detail-type": ["Once"]}', mode => 'pull', options => '{"max_attempts": 1}');
 SELECT mp_emit_event('Once', '{"dish": "egg"}') IS NOT NULL AS emitted;
@@ -245,6 +265,7 @@ SELECT count(*) AS left FROM mp_attempts a WHERE NOT EXISTS (SELECT FROM meal_pl
 SELECT status, count(*) FROM mp_dlq GROUP BY status ORDER BY status;
 SELECT mp_discard_dlq(:letter, 'too many');
 SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
+SELECT count(*) AS redrives FROM meal_planner.redrive;
 INSERT INTO meal_planner.breaker_history (name, epoch, reason, at, from_state, to_state, event_id)
 VALUES ('old', 1, 'consecutive_failures', meal_planner.clock(), 'closed', 'open', gen_random_uuid());
 SET meal_planner.clock_offset = 7689600; -- 89 days
@@ -259,6 +280,7 @@ SELECT status, count(*) FROM mp_dlq GROUP BY status ORDER BY status;
 SELECT count(*) AS changes FROM meal_planner.breaker_history WHERE name = 'old';
 SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
 SELECT count(*) AS pauses FROM meal_planner.alert WHERE kind = 'paused';
+SELECT count(*) AS redrives FROM meal_planner.redrive;
 SELECT meal_planner.sweep_history() AS more;
 RESET meal_planner.clock_offset;
 SELECT mp_set_retention(NULL, 'history');
