@@ -40,12 +40,12 @@ def setUpModule():
 @st.composite
 def configurations(draw):
     options = {
-        "failure_threshold": draw(st.sampled_from([0, 1, 2, 2, 3])), "open_seconds": draw(st.sampled_from([1500, 4000])),
+        "failure_threshold": draw(st.sampled_from([1, 1, 2, 2, 3, 0])), "open_seconds": draw(st.sampled_from([1500, 4000])),
         "growth": draw(st.sampled_from([1, 2, 3])), "max_open_seconds": draw(st.sampled_from([4000, 20000])),
         "decay_seconds": draw(st.sampled_from([2500, 12000])), "jitter": draw(st.sampled_from([0, 0, 0, 0.5])),
-        "half_open_permits": draw(st.sampled_from([1, 1, 2, 3])), "success_threshold": draw(st.sampled_from([1, 1, 2, 3])),
+        "half_open_permits": draw(st.sampled_from([1, 2, 3])), "success_threshold": draw(st.sampled_from([1, 1, 2, 3])),
         "permit_seconds": draw(st.sampled_from([1500, 5000])), "slow_call_seconds": draw(st.sampled_from([0, 2])),
-        "metrics_only": draw(st.sampled_from([False, False, False, True]))}
+        "metrics_only": draw(st.sampled_from([False] * 7 + [True]))}
     window = draw(st.sampled_from([None, "count", "time"]))
     if window:
         options["window"] = window
@@ -61,13 +61,14 @@ AROUND = {"nothing": ("SELECT", "SELECT"), "commit": ("BEGIN", "COMMIT"), "rollb
           "savepoint": ("BEGIN; SAVEPOINT s", "ROLLBACK TO s; COMMIT")}
 around = st.sampled_from(["nothing", "nothing", "commit", "rollback", "savepoint"])
 session = st.integers(0, 1)
-outcomes = st.sampled_from(["success", "success", "failure", "failure", "failure", "ignored"])
+outcomes = st.sampled_from(["failure", "failure", "failure", "success", "success", "ignored"])
 durations = st.sampled_from([None, 1, 2000, 2500])
 
 
 class Breakers(RuleBasedStateMachine):
-    @initialize(options=configurations())
-    def begin(self, options):
+    @initialize(options=configurations(), operators=st.booleans())
+    def begin(self, options, operators):
+        self.operators = operators      # do something, else they leave it alone
         self.name = "model %d" % (next(examples) % NAMES)
         clock = sessions[0].value("SELECT extract(epoch FROM meal_planner.clock() - '2000-01-01 UTC')::float8")
         Database.advance((100 - clock) % STEP)
@@ -164,6 +165,15 @@ class Breakers(RuleBasedStateMachine):
             if permit is not None:
                 self.tell(number, how, permit, outcome, duration)
 
+    @precondition(lambda self: self.breaker.state == "closed" and not self.breaker.forced)
+    @rule(number=session, how=around)
+    def fail_until_it_opens(self, number, how):
+        for _ in range(4):
+            permit = self.ask(number, how)
+            if permit is None:
+                break
+            self.tell(number, how, permit, "failure", None)
+
     @precondition(lambda self: self.permits)
     @rule(data=st.data(), number=session, how=around, outcome=outcomes, duration=durations, off=st.sampled_from([0] * 5 + [1, SERIALS]))
     def report(self, data, number, how, outcome, duration, off):
@@ -173,7 +183,8 @@ class Breakers(RuleBasedStateMachine):
 
     # ---- operators
 
-    @rule(number=session, how=around, state=st.sampled_from(["open", "closed", "auto", "auto"]),
+    @precondition(lambda self: self.breaker.forced or self.operators)
+    @rule(number=session, how=around, state=st.sampled_from(["auto", "auto", "open", "closed"]),
           seconds=st.sampled_from([None, 1500, 6000]))
     def force(self, number, how, state, seconds):
         if state == "auto":
@@ -183,11 +194,23 @@ class Breakers(RuleBasedStateMachine):
         self.breaker.force(self.now, state, seconds and self.now + seconds)
         self.is_stored()
 
+    @precondition(lambda self: self.operators)
     @rule(number=session, options=configurations(), how=around)
     def configure(self, number, options, how):
         self.value(number, how, "SELECT mp_breaker_configure(%s, %s)", self.name, json.dumps(options))
         self.breaker.configure(self.now, options)
+        self.given = options
         self.is_stored()
+
+    @precondition(lambda self: self.breaker.out)
+    @rule(data=st.data(), number=session, permits=st.integers(1, 3))
+    def change_the_permits(self, data, number, permits):
+        """While probes are out; then one comes back, and others want to go."""
+        self.configure(number, {**self.given, "half_open_permits": permits}, "nothing")
+        if self.breaker.out:
+            self.tell(number, "nothing", data.draw(st.sampled_from(list(self.breaker.out))), "ignored", None)
+            self.ask(number, "nothing")
+            self.ask(number, "nothing")
 
     # ---- time
 
@@ -211,6 +234,13 @@ class Breakers(RuleBasedStateMachine):
     def advance_to_what_is_next(self, data):
         time = data.draw(st.sampled_from(self.next_times()))
         self.move(-(-(time - self.now) // STEP) * STEP)
+
+    @precondition(lambda self: self.breaker.state == "open" and not self.breaker.forced)
+    @rule(number=session, times=st.integers(1, 4))
+    def probe(self, number, times):
+        self.move(max(-(-(self.breaker.open_until - self.now) // STEP), 1) * STEP)
+        for _ in range(times):
+            self.ask(number, "nothing")
 
     @rule(steps=st.integers(1, 3))
     def set_the_clock_back(self, steps):

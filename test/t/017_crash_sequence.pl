@@ -555,7 +555,7 @@ none("SELECT * FROM due WHERE (effects > 0) <> (coalesce(letter, 'resolved') = '
 none(<<'EOS', 'I4: the sums agree');
 SELECT * FROM (
     SELECT name, count(*) AS matching, count(*) FILTER (WHERE effects > 0) AS done,
-           (SELECT count(*) FROM meal_planner.dead_letter l WHERE l.subscription = d.name AND l.status IN ('dead', 'discarded')) AS given_up
+           (SELECT count(*) FROM meal_planner.dead_letter l WHERE l.subscription = d.name AND l.status NOT IN ('resolved', 'replaying')) AS given_up
       FROM due d GROUP BY name) s
  WHERE matching <> done + given_up
 EOS
