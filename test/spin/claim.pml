@@ -42,6 +42,7 @@ byte last_number;
 bit claim_exists[NUMBERS];
 bit lease_over[NUMBERS];
 byte stretch[NUMBERS];			/* events of (after_position, up_to] that are not settled */
+byte given_back[NUMBERS];		/* events that failed, of these */
 
 /* delivery */
 bit waits[EVENTS + 1];			/* there is a row */
@@ -71,6 +72,7 @@ bool fenced_token_counts;
 bool two_leases_of_one_event;
 bool event_is_lost_or_doubled;
 bool two_effects;
+bool effect_of_what_failed;
 bool attempts_are_miscounted;
 bool given_up_early;
 bool given_too_often;
@@ -144,6 +146,7 @@ inline expire(number)
 	}
 	claim_exists[number] = 0;
 	stretch[number] = 0;
+	given_back[number] = 0;
 	lease_over[number] = 0;
 	row_locked[number] = 0
 }
@@ -230,6 +233,13 @@ inline acknowledge(number)
 	fi
 }
 
+/* One is not: who believes later that it is has to learn that. */
+inline give_back()
+{
+	given_back[number] = given_back[number] | BIT(e);
+	failed_here = failed_here | BIT(e)
+}
+
 /* Whose last event is settled is removed; the lock of the row ends. */
 inline write_claim(number)
 {
@@ -243,6 +253,7 @@ inline write_claim(number)
 	if
 	:: held == 0 ->
 		claim_exists[number] = 0;
+		given_back[number] = 0;
 		lease_over[number] = 0
 	:: else
 	fi;
@@ -262,6 +273,7 @@ proctype Consumer()
 	byte e;
 	byte n;
 	byte held;
+	byte failed_here;			/* ghost: events that it gave back */
 	bool was_over;
 
 	do
@@ -363,17 +375,30 @@ proctype Consumer()
 						acknowledge(number)
 					}
 				:: true ->
-					/* mp_ack(token, some) */
-					e = 1;
-					acknowledge(number)
+					/* mp_ack(token, some): false for what was given back, and the effect is undone */
+					if
+					:: e = 1
+					:: e = EVENTS
+					fi;
+					if
+#ifndef FAILED_MAY_BE_ACKNOWLEDGED
+					:: given_back[number] & BIT(e)
+#endif
+					:: else ->
+						NEVER(effect_of_what_failed, (failed_here & BIT(e)) != 0);
+						acknowledge(number)
+					fi
 				:: true ->
 					/* mp_fail() */
 					e = EVENTS;
 					if
 					:: stretch[number] & BIT(e) ->
+						give_back();
 						stretch[number] = stretch[number] & ~BIT(e);
 						failed_first()
-					:: waits[e] && token[e] == number -> failed()
+					:: waits[e] && token[e] == number ->
+						give_back();
+						failed()
 					:: else
 					fi
 				:: true ->
@@ -397,6 +422,7 @@ aborted:
 			mine = 0;
 			expiring = 0;
 			from = 0;
+			failed_here = 0;
 			was_over = false;
 			e = 0;
 			n = 0

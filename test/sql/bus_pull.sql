@@ -185,6 +185,17 @@ SELECT mp_resume_subscription('pulled');
 SELECT * FROM pg_temp.take('a');
 SELECT mp_ack(pg_temp.token('a'));
 
+-- Two hold a retry each: who acknowledges all has done its own.
+SELECT count(pg_temp.emit(n)) FROM generate_series(52, 53) n;
+SELECT * FROM pg_temp.take('a');
+SELECT mp_fail(pg_temp.token('a'), pg_temp.id(n), 'transient', 'no answer', 0) FROM generate_series(52, 53) n;
+SELECT * FROM pg_temp.take('a', 1);
+SELECT * FROM pg_temp.take('b', 1);
+SELECT mp_ack(pg_temp.token('a'));
+SELECT * FROM pg_temp.state;
+SELECT mp_ack(pg_temp.token('b'));
+SELECT * FROM pg_temp.state;
+
 -- Another account has a cursor of its own.
 SELECT mp_emit_event('Pulled', '{"n": 61}', source => 'pull-test', account => 'other') IS NOT NULL AS emitted;
 SELECT event -> 'detail' AS detail FROM mp_claim('pulled', account => 'other');
