@@ -14,6 +14,10 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 void
 mp_spi_connect(void)
 {
@@ -143,6 +147,25 @@ mp_array(Datum *elements, int count, Oid type)
 }
 
 /*
+ * The C library gives the memory of one call back to the kernel, and gets it
+ * anew, page by page, in the next: a fifth of the time of a claim of a thousand
+ * events.  A session that reads events keeps some megabytes instead.
+ */
+static void
+keep_memory(void)
+{
+#ifdef M_TRIM_THRESHOLD
+	static bool keeps = false;
+
+	if (keeps)
+		return;
+	(void) mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+	(void) mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
+	keeps = true;
+#endif
+}
+
+/*
  * The tuple store to put the rows into, and their descriptor.  Both belong to
  * the query that called.
  */
@@ -158,6 +181,7 @@ mp_begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set")));
 
+	keep_memory();
 	old = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
 	if (get_call_result_type(fcinfo, NULL, desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
