@@ -47,10 +47,11 @@ CREATE TABLE meal_planner.alert (
     subscription   text,
     message        text        NOT NULL,
     raised_at      timestamptz NOT NULL,
+    saga_id        uuid,
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused); NOTIFY mp_alert goes out with it, once per transaction';
+'one row for every time a delivery was given up (kind dead_letter), a subscription was paused because its handler cannot run (kind paused) or a step of a saga was parked (kind saga); NOTIFY mp_alert goes out with it, once per transaction';
 SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE FUNCTION meal_planner.record_dead_letter(
@@ -302,7 +303,7 @@ COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody
 
 CREATE VIEW @extschema@.mp_alerts AS
 SELECT a.id, a.raised_at, a.kind, a.account, a.subscription, a.message, a.dead_letter_id, l.event_id,
-       l.status AS dead_letter_status
+       l.status AS dead_letter_status, a.saga_id
   FROM meal_planner.alert a
   LEFT JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id;
 COMMENT ON VIEW @extschema@.mp_alerts IS 'alerts, with what has become of the dead letters they are about';

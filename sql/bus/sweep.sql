@@ -1,5 +1,5 @@
 -- The sweep does what is due: retries, delayed events, worker subscriptions,
--- partitions ahead, expired keys.  It is a worker, see there, that chooses the
+-- sagas, partitions ahead, expired keys.  It is a worker, see there, that chooses the
 -- next unit of work, keeps house and sleeps in between.
 
 CREATE FUNCTION meal_planner.sweep_begin(max_seconds float8) RETURNS bigint
@@ -68,13 +68,17 @@ BEGIN
     IF meal_planner.sweep_chores_due() THEN
         PERFORM meal_planner.end_stale_appends();
         PERFORM meal_planner.reap_dead_workers();
+        PERFORM meal_planner.reap_dead_sagas();
     END IF;
     claimed := meal_planner.claim_delivery(token);
     -- Neither of the others keeps the other one waiting for ever.
     IF claimed.account IS NOT NULL THEN
         NULL;
     ELSIF meal_planner.sweep_turn() THEN
-        claimed := meal_planner.claim_replay(token);
+        claimed := meal_planner.claim_sagas(token);
+        IF claimed.account IS NULL THEN
+            claimed := meal_planner.claim_replay(token);
+        END IF;
         IF claimed.account IS NULL THEN
             claimed := meal_planner.claim_batch(token);
         END IF;
@@ -82,6 +86,9 @@ BEGIN
         claimed := meal_planner.claim_batch(token);
         IF claimed.account IS NULL THEN
             claimed := meal_planner.claim_replay(token);
+        END IF;
+        IF claimed.account IS NULL THEN
+            claimed := meal_planner.claim_sagas(token);
         END IF;
     END IF;
     PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
@@ -98,7 +105,9 @@ BEGIN
     PERFORM meal_planner.read_committed_only();
     -- Only what this session has claimed and still holds: the argument may come
     -- from anybody, and the subscription may be another one by now.
-    IF claimed.up_to IS NULL THEN
+    IF claimed.subscription IS NULL THEN
+        PERFORM meal_planner.run_sagas(claimed.account, meal_planner.sweep_token());
+    ELSIF claimed.up_to IS NULL THEN
         PERFORM FROM meal_planner.delivery d
           WHERE d.account = claimed.account AND d.subscription = claimed.subscription
             AND d.position = claimed.position AND d.token = meal_planner.sweep_token()
@@ -158,11 +167,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least((SELECT min(d.due) FROM meal_planner.delivery_queues() d),
                  (SELECT min(r.due) FROM meal_planner.replay_queues() r),
+                 (SELECT min(s.due) FROM meal_planner.saga_queues() s),
                  (SELECT min(meal_planner.breaker_retry_at(s.options ->> 'breaker'))
                     FROM meal_planner.subscription s
                    WHERE s.mode = 'worker' AND s.paused_at IS NULL AND s.options ? 'breaker'))
 $$;
-COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery or stretch of a replay is due, or a circuit breaker before a worker subscription may be tried';
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery, stretch of a replay or saga is due, or a circuit breaker before a worker subscription may be tried';
 
 -- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
 -- operator and nothing unqualified in the body.
