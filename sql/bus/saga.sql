@@ -20,6 +20,7 @@ CREATE TABLE meal_planner.saga (
     started_at      timestamptz NOT NULL,
     due_at          timestamptz,
     alone           boolean     NOT NULL DEFAULT false,
+    blocked         boolean     NOT NULL DEFAULT false,
     ended_at        timestamptz,
     PRIMARY KEY (account, id),
     CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'compensated', 'cancelled'))),
@@ -34,6 +35,7 @@ COMMENT ON COLUMN meal_planner.saga.due_at IS
 'when the sweep is to look at it; NULL: it has ended, or waits for somebody who makes it due';
 COMMENT ON COLUMN meal_planner.saga.alone IS
 'a worker died that had it in hand: one step of it is run at a time, and nothing else with it';
+COMMENT ON COLUMN meal_planner.saga.blocked IS 'it waits for a name that another saga holds, see saga_lock';
 CREATE INDEX saga_due ON meal_planner.saga (account, due_at) WHERE due_at IS NOT NULL;
 CREATE UNIQUE INDEX saga_key ON meal_planner.saga (account, name, idempotency_key) WHERE idempotency_key IS NOT NULL;
 SELECT pg_extension_config_dump('meal_planner.saga', '');
@@ -141,7 +143,8 @@ BEGIN
                  WHERE s.account = source AND s.due_at <= moment
                    AND s.id NOT IN (SELECT unnest(b.sagas) FROM meal_planner.saga_batch b WHERE b.account = source)
                  ORDER BY s.account, s.due_at
-                 LIMIT coalesce($2, meal_planner.saga_batch_size())) p;
+                 LIMIT coalesce($2, meal_planner.saga_batch_size())
+                   FOR UPDATE SKIP LOCKED) p; -- somebody else is at it
         CONTINUE WHEN taken IS NULL;
         INSERT INTO meal_planner.saga_batch (account, token, sagas) VALUES (source, $1, taken);
         RETURN (source, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint);

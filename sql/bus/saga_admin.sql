@@ -93,6 +93,8 @@ AS $$
                'steps', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                                     'step', t.step, 'kind', t.kind, 'state', t.state, 'attempt', t.attempt) ORDER BY t.ordinality), '[]')
                            FROM meal_planner.saga_steps(s.name, s.version, s.progress) WITH ORDINALITY t),
+               'locks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'state', k.state) ORDER BY k.name), '[]')
+                           FROM meal_planner.saga_lock k WHERE k.account = s.account AND k.saga_id = s.id),
                'out', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                                   'step', o.step, 'direction', o.direction, 'service', o.service, 'attempt', o.attempt,
                                   'due_at', o.due_at, 'lease_until', o.lease_until) ORDER BY o.step), '[]')
@@ -105,7 +107,7 @@ AS $$
      WHERE s.account = coalesce($2, 'local') AND s.id = $1
 $$;
 COMMENT ON FUNCTION @extschema@.mp_saga(uuid, text) IS
-'all about a saga: its state, the first error, its steps, those that are out or wait (with the time), and its whole log; NULL when there is none';
+'all about a saga: its state, the first error, its steps, those that are out or wait (with the time), the names that it holds or waits for, and its whole log; NULL when there is none';
 
 CREATE FUNCTION @extschema@.mp_saga_graph(name text DEFAULT NULL, saga_id uuid DEFAULT NULL, account text DEFAULT 'local')
 RETURNS text
@@ -141,11 +143,11 @@ SELECT s.account, s.id AS saga_id, s.name, s.version, s.state,
        (SELECT string_agg(t.step, ', ' ORDER BY t.ordinality)
           FROM meal_planner.saga_steps(s.name, s.version, s.progress) WITH ORDINALITY t
          WHERE t.state NOT IN ('pending', 'succeeded', 'failed', 'skipped', 'undone', 'undo_skipped')) AS at_steps,
-       s.error ->> 'step' AS error_step, s.error ->> 'message' AS error_message,
+       s.blocked, s.error ->> 'step' AS error_step, s.error ->> 'message' AS error_message,
        s.started_at, s.due_at, s.ended_at
   FROM meal_planner.saga s;
 COMMENT ON VIEW @extschema@.mp_sagas IS
-'sagas that run, and those that have ended until they are purged; at_steps: what is running, waits for its next attempt or is parked';
+'sagas that run, and those that have ended until they are purged; at_steps: what is running, waits for its next attempt or is parked; blocked: it has not begun, since another saga holds one of its names';
 
 -- ------------------------------------------------------------------------
 -- Purging

@@ -70,6 +70,7 @@ BEGIN
         PERFORM meal_planner.reap_dead_workers();
         PERFORM meal_planner.reap_dead_sagas();
     END IF;
+    PERFORM meal_planner.release_saga_locks();
     claimed := meal_planner.claim_delivery(token);
     -- Neither of the others keeps the other one waiting for ever.
     IF claimed.account IS NOT NULL THEN

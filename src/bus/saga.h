@@ -85,6 +85,7 @@ typedef struct MpSagaInstance
 	int			hops;
 	TimestampTz started_at;
 	bool		alone;
+	bool		blocked;		/* nothing of it may begin yet */
 
 	MpSaga		saga;
 	MpSagaState stored_state;
@@ -158,9 +159,16 @@ extern void mp_saga_wake_sweep(const MpSagaHand *hand);
 /* {"name": value, ...} of texts; ends with NULL.  A NULL value is left out. */
 extern Jsonb *mp_saga_detail(const char *name, ...);
 
+/* saga_locks.c: the names that a new saga holds; false: it has to wait for one. */
+extern bool mp_saga_take_locks(text *account, const pg_uuid_t *id, const MpSagaProgram *program, Jsonb *input);
+
 /* ------------------------------------------------------------------------
  * saga_call.c: one call of a step
  * ------------------------------------------------------------------------ */
+
+/* Results are read for every step behind, and an input is part of an event. */
+#define MP_SAGA_RESULT_BYTES	(512 * 1024)
+#define MP_SAGA_MESSAGE_BYTES	8000
 
 /* The object that functions and workers get. */
 extern Jsonb *mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attempt);

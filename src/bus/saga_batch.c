@@ -12,6 +12,7 @@
 #include "bus/position.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
 /* As for batches of events: 64 in one transaction overflow a cache that all share. */
@@ -209,7 +210,8 @@ call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
 		attempt.outcome = strcmp(class, "permanent") == 0 ? MP_SAGA_OUTCOME_PERMANENT : MP_SAGA_OUTCOME_TRANSIENT;
 		attempt.error_type = attempt.outcome == MP_SAGA_OUTCOME_PERMANENT ? "permanent" : "transient";
 		attempt.sqlstate = failure.sqlstate;
-		attempt.message = failure.message;
+		attempt.message = pnstrdup(failure.message, pg_mbcliplen(failure.message, strlen(failure.message),
+																 MP_SAGA_MESSAGE_BYTES));
 		(void) mp_breaker_failed(&call, class, (GetCurrentTimestamp() - began) / (double) USECS_PER_SEC, &retry_at);
 	}
 	if (!mp_saga_settle(hand, instance, &attempt))

@@ -100,6 +100,16 @@ mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attemp
  * The call
  * ------------------------------------------------------------------------ */
 
+static void
+refuse_result(const Jsonb *result)
+{
+	if (VARSIZE(result) > MP_SAGA_RESULT_BYTES)
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: result of a step must not be larger than %d KiB", MP_SAGA_RESULT_BYTES / 1024),
+				 errhint("retry=no. Store it, and return its key.")));
+}
+
 /* The result lives in the memory of the caller, all else goes. */
 static Jsonb *
 call_function(MpSagaRoutine *routine, Jsonb *argument, MemoryContext caller)
@@ -120,6 +130,7 @@ call_function(MpSagaRoutine *routine, Jsonb *argument, MemoryContext caller)
 
 		copy = DatumGetJsonbPCopy(result);
 		MemoryContextSwitchTo(old);
+		refuse_result(copy);
 	}
 	PopActiveSnapshot();
 	return copy;

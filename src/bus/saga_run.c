@@ -283,6 +283,12 @@ mp_saga_prepare(MpSagaHand *hand, MpSagaInstance *instance, bool *undo)
 	int			step;
 
 	check_deadline(hand, instance);
+	if (instance->blocked && !mp_saga_has_ended(instance->saga.state))
+	{
+		instance->due_at = next_due(hand, instance);
+		instance->changed = true;
+		return -1;
+	}
 	end_leases(hand, instance);
 	next = mp_saga_next(instance->program->definition, &instance->saga);
 	hand_out(hand, instance, &next);

@@ -17,8 +17,6 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 
-/* With an error it still fits into an event. */
-#define LONGEST_INPUT	(512 * 1024)
 #define LONGEST_KEY		512
 
 PG_FUNCTION_INFO_V1(mp_start_saga);
@@ -61,7 +59,7 @@ check_arguments(FunctionCallInfo fcinfo)
 		start.input = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	if (!JB_ROOT_IS_OBJECT(start.input))
 		refuse("input must be a JSON object");
-	if (VARSIZE(start.input) > LONGEST_INPUT)
+	if (VARSIZE(start.input) > MP_SAGA_RESULT_BYTES)
 		refuse("input must not be larger than 512 KiB");
 	if (start.key != NULL && (VARSIZE_ANY_EXHDR(start.key) == 0 || VARSIZE_ANY_EXHDR(start.key) > LONGEST_KEY))
 		refuse(psprintf("idempotency_key must have between 1 and %d bytes", LONGEST_KEY));
@@ -118,6 +116,24 @@ insert(const Start *start, int version)
 	return SPI_processed > 0;
 }
 
+/* It has not begun, and does not until it gets the names that it waits for. */
+static void
+block(const Start *start, const MpSagaProgram *program)
+{
+	static MpPlan plan = {
+		.sql = "UPDATE meal_planner.saga s SET blocked = true, due_at = $3"
+		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) $2",
+	.types = {TEXTOID, UUIDOID, TIMESTAMPTZOID}, .in_index_order = true};
+	double		deadline = program->definition->deadline_seconds;
+	bool		nulls[3] = {false, false, deadline == 0};
+	Datum		values[3] = {
+		PointerGetDatum(start->account), UUIDPGetDatum(&start->id),
+		TimestampTzGetDatum(start->now + (int64) (deadline * USECS_PER_SEC))
+	};
+
+	mp_plan_execute(&plan, values, nulls, 0);
+}
+
 /* The saga that has the key; false: there is none. */
 static bool
 find_by_key(const Start *start, pg_uuid_t *id)
@@ -146,12 +162,26 @@ find_by_key(const Start *start, pg_uuid_t *id)
 	return true;
 }
 
+static void
+begin(const Start *start, int version)
+{
+	MpSagaProgram *program = mp_saga_program(text_to_cstring(start->name), version);
+
+	if (!program->broken && !mp_saga_take_locks(start->account, &start->id, program, start->input))
+		block(start, program);
+	mp_wake_next_at_end((MpWaitFor)
+						{
+							.account = mp_account_hash(VARDATA_ANY(start->account), VARSIZE_ANY_EXHDR(start->account))
+						}, true);
+}
+
 Datum
 mp_start_saga(PG_FUNCTION_ARGS)
 {
 	Start		start;
 	pg_uuid_t  *id;
 	int			version;
+	bool		started = true;
 
 	mp_require_preload();
 	start = check_arguments(fcinfo);
@@ -167,15 +197,10 @@ mp_start_saga(PG_FUNCTION_ARGS)
 					 errmsg("MP404: saga \"%s\" is not defined", text_to_cstring(start.name)),
 					 errhint("retry=no. Define it with mp_define_saga.")));
 		/* the other one has committed meanwhile, and may even have been purged */
-		while (!insert(&start, version))
-		{
-			if (find_by_key(&start, &start.id))
-				break;
-		}
-		mp_wake_next_at_end((MpWaitFor)
-							{
-								.account = mp_account_hash(VARDATA_ANY(start.account), VARSIZE_ANY_EXHDR(start.account))
-							}, true);
+		while (started && !insert(&start, version))
+			started = !find_by_key(&start, &start.id);
+		if (started)
+			begin(&start, version);
 	}
 	mp_spi_finish();
 	id = palloc(sizeof(pg_uuid_t));

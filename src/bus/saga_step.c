@@ -19,8 +19,6 @@
 
 #define MOST_STEPS			1000
 #define LONGEST_LEASE		86400.0
-#define LONGEST_RESULT		(512 * 1024)
-#define LONGEST_MESSAGE		8000
 
 PG_FUNCTION_INFO_V1(mp_claim_saga_steps);
 PG_FUNCTION_INFO_V1(mp_complete_saga_step);
@@ -309,7 +307,7 @@ mp_complete_saga_step(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		refuse("token must not be NULL");
 	attempt.result = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
-	if (attempt.result != NULL && VARSIZE(attempt.result) > LONGEST_RESULT)
+	if (attempt.result != NULL && VARSIZE(attempt.result) > MP_SAGA_RESULT_BYTES)
 		refuse("result must not be larger than 512 KiB");
 	PG_RETURN_TEXT_P(report_by_token(PG_GETARG_UUID_P(0), &attempt));
 }
@@ -331,8 +329,8 @@ mp_fail_saga_step(PG_FUNCTION_ARGS)
 		attempt.outcome = MP_SAGA_OUTCOME_UNKNOWN;
 	else
 		refuse("error_type must be transient, permanent or unknown");
-	if (strlen(message) > LONGEST_MESSAGE)
-		refuse(psprintf("error_message must not be longer than %d bytes", LONGEST_MESSAGE));
+	if (strlen(message) > MP_SAGA_MESSAGE_BYTES)
+		refuse(psprintf("error_message must not be longer than %d bytes", MP_SAGA_MESSAGE_BYTES));
 	attempt.error_type = type;
 	attempt.message = message;
 	PG_RETURN_TEXT_P(report_by_token(PG_GETARG_UUID_P(0), &attempt));

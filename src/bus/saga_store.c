@@ -43,7 +43,7 @@ by_index_end(int level)
  * ------------------------------------------------------------------------ */
 
 #define SAGA_COLUMNS \
-	"SELECT s.id, s.name, s.version, s.input, s.hops, s.state, s.progress, s.error, s.started_at, s.due_at, s.alone" \
+	"SELECT s.id, s.name, s.version, s.input, s.hops, s.state, s.progress, s.error, s.started_at, s.due_at, s.alone, s.blocked" \
 	" FROM meal_planner.saga s"
 
 static MpSagaState
@@ -75,6 +75,7 @@ fill_instance(HeapTuple row, TupleDesc desc, MpSagaInstance *instance)
 	value = SPI_getbinval(row, desc, 10, &isnull);
 	instance->due_at = isnull ? DT_NOEND : DatumGetTimestampTz(value);
 	instance->alone = DatumGetBool(SPI_getbinval(row, desc, 11, &isnull));
+	instance->blocked = DatumGetBool(SPI_getbinval(row, desc, 12, &isnull));
 
 	if (instance->program->broken)
 		return;
@@ -425,7 +426,7 @@ write_saga(MpSagaHand *hand, const MpSagaInstance *instance)
 {
 	static MpPlan plan = {
 		.sql = "UPDATE meal_planner.saga s SET version = $3, state = $4, progress = $5, error = $6, due_at = $7,"
-		" alone = $8, ended_at = $9"
+		" alone = $8, ended_at = $9, blocked = s.blocked AND $9 IS NULL"
 		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) $2",
 		.types = {TEXTOID, UUIDOID, INT4OID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID, BOOLOID, TIMESTAMPTZOID}
 	};
@@ -494,6 +495,23 @@ write_out(Datum account, const MpSagaInstance *instance, int step)
 	mp_plan_execute(&plan, values, nulls, 0);
 }
 
+/* Workers outside the server are told once per transaction. */
+static void
+notify_workers(Datum account, const MpSagaInstance *instance, int step)
+{
+	static MpPlan plan = {
+		.sql = "SELECT pg_catalog.pg_notify('mp_claim', pg_catalog.jsonb_build_object('service', $1, 'account', $2)::pg_catalog.text)",
+	.types = {TEXTOID, TEXTOID}};
+	const MpSagaStep *definition = &instance->program->definition->steps[step];
+	const char *service = instance->out[step].undo ? definition->undo_service : definition->service;
+	Datum		values[2] = {0, account};
+
+	if (service == NULL || instance->out[step].leased)
+		return;
+	values[0] = CStringGetTextDatum(service);
+	mp_plan_execute(&plan, values, NULL, 0);
+}
+
 static void
 write_outs(MpSagaHand *hand, MpSagaInstance *instance)
 {
@@ -504,10 +522,26 @@ write_outs(MpSagaHand *hand, MpSagaInstance *instance)
 		if (out->stored && !out->wanted)
 			delete_out(hand->account, instance, step);
 		else if (out->wanted && (out->changed || !out->stored))
+		{
 			write_out(hand->account, instance, step);
+			notify_workers(hand->account, instance, step);
+		}
 		out->stored = out->wanted;
 		out->changed = false;
 	}
+}
+
+/* Whoever waits for what it held is let on by a sweep, in another transaction. */
+static void
+mark_locks(Datum account, const MpSagaInstance *instance)
+{
+	static MpPlan plan = {
+		.sql = "UPDATE meal_planner.saga_lock k SET state = 'released'"
+		" WHERE k.account OPERATOR(pg_catalog.=) $1 AND k.saga_id OPERATOR(pg_catalog.=) $2",
+	.types = {TEXTOID, UUIDOID}};
+	Datum		values[2] = {account, UUIDPGetDatum(&instance->id)};
+
+	mp_plan_execute(&plan, values, NULL, 0);
 }
 
 void
@@ -523,6 +557,8 @@ mp_saga_put_down(MpSagaHand *hand)
 			continue;
 		write_outs(hand, instance);
 		write_saga(hand, instance);
+		if (instance->program->definition->lock_count > 0 && mp_saga_has_ended(instance->saga.state))
+			mark_locks(hand->account, instance);
 	}
 	write_entries(hand);
 	by_index_end(level);

@@ -215,6 +215,24 @@ CREATE FUNCTION passing(s jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 SET meal_planner.clock_offset = 70; CALL mp_sweep();
 :state
 
+-- What is too large: a result, a message.
+CREATE FUNCTION large(s jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    IF s -> 'input' ? 'message' THEN
+        RAISE EXCEPTION '%', repeat('é', 600000);
+    END IF;
+    RETURN to_jsonb(repeat('x', 600000));
+END $$;
+SELECT mp_define_saga('large', '{"steps": [{"name": "a", "kind": "pivot", "run": "large(jsonb)"}], "on_compensated": {"emit": "TooLarge"}}');
+SELECT mp_start_saga('large', '{}') AS id \gset
+SELECT mp_start_saga('large', '{"message": 1}') AS id2 \gset
+SELECT mp_start_saga('large', jsonb_build_object('x', repeat('x', 600000)));
+CALL mp_sweep();
+:story
+SELECT error ->> 'message' AS message FROM meal_planner.saga WHERE id = :'id';
+SELECT length(error ->> 'message') AS message FROM meal_planner.saga WHERE id = :'id2';
+SELECT count(*) AS told FROM meal_planner.event WHERE detail_type = 'TooLarge';
+
 -- ------------------------------------------------------------------------
 -- Many at once
 -- ------------------------------------------------------------------------
@@ -384,4 +402,4 @@ SELECT mp_set_retention(NULL, 'saga');
 RESET meal_planner.clock_offset;
 DROP VIEW stand;
 DROP TABLE effect, call, told, who;
-DROP FUNCTION act(jsonb), quiet(jsonb), note(jsonb), open_path(jsonb), passing(jsonb);
+DROP FUNCTION act(jsonb), quiet(jsonb), note(jsonb), open_path(jsonb), passing(jsonb), large(jsonb);
