@@ -52,6 +52,10 @@ BEGIN
         RAISE EXCEPTION 'MP409: sagas of version % of "%" are running', $2, $1
             USING ERRCODE = 'MP409', HINT = 'retry=yes. Wait for their end, or move them to another version with mp_migrate_saga.';
     END IF;
+    IF EXISTS (SELECT FROM meal_planner.saga_definition d WHERE d.name = $1 AND d.version = $2 AND d.builtin) THEN
+        RAISE EXCEPTION 'MP409: version % of "%" is shipped with the extension', $2, $1
+            USING ERRCODE = 'MP409', HINT = 'retry=no. Define another one: new sagas get the highest version.';
+    END IF;
     DELETE FROM meal_planner.saga_definition d WHERE d.name = $1 AND d.version = $2;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'MP404: saga "%" has no version %', $1, $2
@@ -64,7 +68,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_drop_saga(text, int) IS
-'drops a version of a definition; new sagas get the highest that is left. MP404, MP409 while sagas of that version run';
+'drops a version of a definition; new sagas get the highest that is left. MP404, MP409 while sagas of that version run and for one that is shipped';
 
 -- ------------------------------------------------------------------------
 -- Looking

@@ -9,6 +9,7 @@ CREATE TABLE meal_planner.saga_definition (
     owner        text        NOT NULL,
     routine_path text        NOT NULL,
     defined_at   timestamptz NOT NULL,
+    builtin      boolean     NOT NULL DEFAULT false,
     PRIMARY KEY (name, version)
 );
 COMMENT ON TABLE meal_planner.saga_definition IS
@@ -18,7 +19,8 @@ COMMENT ON COLUMN meal_planner.saga_definition.routines IS
 COMMENT ON COLUMN meal_planner.saga_definition.owner IS 'the role that defined it; its functions run as this role';
 COMMENT ON COLUMN meal_planner.saga_definition.routine_path IS
 'search_path of its functions: the definer''s when it was defined, pg_temp last; never that of who starts a saga';
-SELECT pg_extension_config_dump('meal_planner.saga_definition', '');
+COMMENT ON COLUMN meal_planner.saga_definition.builtin IS 'shipped: not dumped, and not to be dropped';
+SELECT pg_extension_config_dump('meal_planner.saga_definition', 'WHERE NOT builtin');
 
 -- Every backend keeps definitions compiled.  A new one is told as well: it may be
 -- rolled back, and its version given to another.
@@ -63,3 +65,17 @@ COMMENT ON FUNCTION @extschema@.mp_define_saga(text, jsonb) IS
 definition: {"steps": [...], "deadline_seconds", "on_completed": {"emit": detail type}, "on_compensated": {"emit": detail type}}; a step: {"name", "kind": compensatable|read_only|pivot|retriable, "run": "f(jsonb)" or "service": name, "undo": "g(jsonb)" or "undo_service": name, "after": [names] (default: the step before), "retry": policy, "timeout_seconds", "breaker"}.
 Functions take jsonb and return jsonb or void; they run as the caller of mp_define_saga, with the caller''s present search_path.
 Errors: MP400 naming the step and what is wrong, MP403 without EXECUTE on a function, MP503.';
+
+CREATE FUNCTION meal_planner.define_builtin_saga(name text, definition jsonb) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO meal_planner.saga_definition (name, version, definition, routines, owner, routine_path, defined_at, builtin)
+    SELECT $1, 1, $2,
+           coalesce((SELECT jsonb_object_agg(t.step ->> 'name', jsonb_strip_nulls(jsonb_build_object('run', t.step -> 'run', 'undo', t.step -> 'undo')))
+                       FROM jsonb_array_elements($2 -> 'steps') AS t (step)
+                      WHERE t.step ? 'run' OR t.step ? 'undo'), '{}'),
+           current_user, 'pg_catalog, pg_temp', clock_timestamp(), true
+$$;
+COMMENT ON FUNCTION meal_planner.define_builtin_saga(text, jsonb) IS
+'defines a saga of the extension itself, whose functions are qualified; for its install script, which runs without the shared library preloaded';

@@ -40,7 +40,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'mp_claim_saga_steps';
 COMMENT ON FUNCTION @extschema@.mp_claim_saga_steps(text, int, float8, text) IS
 'claims up to max_steps steps of sagas for the workers of a service, for lease_seconds each, or the step''s timeout_seconds if that is less: nobody else gets them until they are completed, failed or the lease has ended. No row: nothing is due; NOTIFY mp_claim tells {"service", "account"} of what comes.
-direction: forward, or compensate: undo it, also when it has never happened. idempotency_key: the same for every attempt of a step in a direction; hand it on to the service. input: {"saga_id","step","direction","attempt","idempotency_key","input","results": {step: result}}.
+direction: forward, or compensate: undo it, also when it has never happened. idempotency_key: the same for every attempt of a step in a direction; hand it on to the service. input: {"saga_id","account","step","direction","attempt","idempotency_key","input","results": {step: result}}.
 Commit before calling the service: an attempt counts once it is committed.
 Errors: MP400, MP503; 40001 (retry the transaction) in a REPEATABLE READ or SERIALIZABLE transaction when somebody was faster.';
 

@@ -80,6 +80,7 @@ typedef struct MpSagaOut
 typedef struct MpSagaInstance
 {
 	MpSagaProgram *program;
+	Datum		account;
 	pg_uuid_t	id;
 	Jsonb	   *input;
 	int			hops;

@@ -71,6 +71,9 @@ typedef struct Stretch
 	int			first;
 	int			end;
 	volatile int at;			/* the one that is running */
+	volatile int calls;			/* that it has made */
+	volatile int step;			/* whose function is running */
+	volatile bool undo;
 	MpTimeLimit limit;
 	MpSagaRoutine *routine;		/* whose role and path are worn */
 	MpSagaProgram *program;
@@ -120,14 +123,19 @@ run_together(void *argument)
 		int			step;
 
 		stretch->at = i;
+		stretch->calls = 0;
+		stretch->step = -1;
 		/* what is ours is not done in a guise */
 		if (stretch->program != instance->program || has_rows(instance))
 			take_off(stretch);
 		while ((step = mp_saga_prepare(hand, instance, &undo)) >= 0)
 		{
-			MpSagaRoutine *routine = mp_saga_routine(instance->program, step, undo);
+			MpSagaRoutine *routine;
 			MpSagaAttempt attempt = {.step = step, .undo = undo, .outcome = MP_SAGA_OUTCOME_SUCCESS};
 
+			stretch->step = step;
+			stretch->undo = undo;
+			routine = mp_saga_routine(instance->program, step, undo);
 			/* one with a breaker is called on its own */
 			if (step_of(instance, step)->breaker != NULL)
 			{
@@ -140,6 +148,7 @@ run_together(void *argument)
 			attempt.result = mp_saga_invoke(instance, step, undo, routine, &stretch->limit);
 			if (!mp_saga_settle(hand, instance, &attempt))
 				elog(ERROR, "outcome of a step of a saga was refused");
+			stretch->calls++;
 		}
 	}
 	take_off(stretch);
@@ -180,6 +189,23 @@ class_of_error(const char *sqlstate)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+static void
+settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpFailure *failure,
+			   const char *class)
+{
+	bool		permanent = strcmp(class, "permanent") == 0;
+	MpSagaAttempt attempt = {
+		.step = step, .undo = undo, .run = instance->saga.step[step].run,
+		.outcome = permanent ? MP_SAGA_OUTCOME_PERMANENT : MP_SAGA_OUTCOME_TRANSIENT,
+		.error_type = permanent ? "permanent" : "transient", .sqlstate = failure->sqlstate,
+		.message = pnstrdup(failure->message, pg_mbcliplen(failure->message, strlen(failure->message),
+														   MP_SAGA_MESSAGE_BYTES))
+	};
+
+	if (!mp_saga_settle(hand, instance, &attempt))
+		elog(ERROR, "outcome of a step of a saga was refused");
+}
+
 /* False: its breaker did not let it be called. */
 static bool
 call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
@@ -197,25 +223,21 @@ call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
 		return false;
 	}
 	begin(instance, step, undo);
-	attempt.run = instance->saga.step[step].run;
 	if (mp_saga_try(run_single, &single, &single.limit, &failure))
 	{
+		attempt.run = instance->saga.step[step].run;
 		attempt.result = single.result;
+		if (!mp_saga_settle(hand, instance, &attempt))
+			elog(ERROR, "outcome of a step of a saga was refused");
 		mp_breaker_succeeded(&call, 1, (GetCurrentTimestamp() - began) / (double) USECS_PER_SEC);
 	}
 	else
 	{
 		char	   *class = class_of_error(failure.sqlstate);
 
-		attempt.outcome = strcmp(class, "permanent") == 0 ? MP_SAGA_OUTCOME_PERMANENT : MP_SAGA_OUTCOME_TRANSIENT;
-		attempt.error_type = attempt.outcome == MP_SAGA_OUTCOME_PERMANENT ? "permanent" : "transient";
-		attempt.sqlstate = failure.sqlstate;
-		attempt.message = pnstrdup(failure.message, pg_mbcliplen(failure.message, strlen(failure.message),
-																 MP_SAGA_MESSAGE_BYTES));
+		settle_failure(hand, instance, step, undo, &failure, class);
 		(void) mp_breaker_failed(&call, class, (GetCurrentTimestamp() - began) / (double) USECS_PER_SEC, &retry_at);
 	}
-	if (!mp_saga_settle(hand, instance, &attempt))
-		elog(ERROR, "outcome of a step of a saga was refused");
 	return true;
 }
 
@@ -283,6 +305,32 @@ has_breaker(const MpSagaInstance *instance)
 	return false;
 }
 
+/* The first call that a saga made, and why it failed: it need not be made again to know. */
+typedef struct Blame
+{
+	int			at;				/* -1: nobody is to blame */
+	int			step;
+	bool		undo;
+	MpFailure	failure;
+} Blame;
+
+static void
+take_blame(MpSagaHand *hand, MpSagaInstance *instance, const Blame *blame)
+{
+	bool		undo;
+
+	if (mp_saga_prepare(hand, instance, &undo) != blame->step || undo != blame->undo)
+		return;					/* time has passed: it does something else now */
+	begin(instance, blame->step, undo);
+	settle_failure(hand, instance, blame->step, undo, &blame->failure, class_of_error(blame->failure.sqlstate));
+}
+
+static bool
+runs_by_itself(const MpSagaInstance *instance)
+{
+	return instance->alone || has_breaker(instance);
+}
+
 /*
  * All that are left together; when one fails, those before it again without it,
  * then that one by itself, then the others.  What is left when there are no more
@@ -292,6 +340,7 @@ static int
 run_all(MpSagaHand *hand, MpSagaInstance **order, int count)
 {
 	Memory	   *memories = palloc(sizeof(Memory) * Max(count, 1));
+	Blame		blame = {.at = -1};
 	int			subtransactions = 0;
 	int			done = 0;
 	int			end = count;
@@ -300,24 +349,26 @@ run_all(MpSagaHand *hand, MpSagaInstance **order, int count)
 		remember(order[i], &memories[i]);
 	while (done < count && subtransactions < MAX_SUBTRANSACTIONS)
 	{
-		Stretch		stretch = {.hand = hand, .order = order, .first = done, .end = end};
+		Stretch		stretch = {.hand = hand, .order = order, .first = done};
 		MpFailure	failure;
 		int			entries = hand->entry_count;
 		int			alerts = hand->alert_count;
 
-		if (order[done]->alone || has_breaker(order[done]))
+		if (blame.at == done || runs_by_itself(order[done]))
 		{
+			if (blame.at == done)
+				take_blame(hand, order[done], &blame);
 			run_singly(hand, order[done++], &subtransactions);
 			end = count;
 			continue;
 		}
-		for (int i = done; i < end; i++)
-			if (order[i]->alone || has_breaker(order[i]))
-				stretch.end = end = i;
+		stretch.end = done;
+		while (stretch.end < end && !runs_by_itself(order[stretch.end]))
+			stretch.end++;
 		subtransactions++;
 		if (mp_saga_try(run_together, &stretch, &stretch.limit, &failure))
 		{
-			done = end;
+			done = stretch.end;
 			end = count;
 			continue;
 		}
@@ -326,9 +377,11 @@ run_all(MpSagaHand *hand, MpSagaInstance **order, int count)
 		hand->alert_count = alerts;
 		for (int i = done; i <= stretch.at; i++)
 			put_back(order[i], &memories[i]);
-		if (stretch.at > done)
-			end = stretch.at;
-		else
+		blame = (Blame) {.at = -1};
+		if (stretch.calls == 0 && stretch.step >= 0)
+			blame = (Blame) {.at = stretch.at, .step = stretch.step, .undo = stretch.undo, .failure = failure};
+		end = stretch.at;
+		if (end == done && blame.at < 0)
 		{
 			run_singly(hand, order[done++], &subtransactions);
 			end = count;

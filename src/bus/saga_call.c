@@ -71,6 +71,7 @@ Jsonb *
 mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attempt)
 {
 	const MpSagaDefinition *definition = instance->program->definition;
+	const text *account = DatumGetTextPP(instance->account);
 	JsonbParseState *state = NULL;
 	char		id[MP_UUID_TEXT];
 	char	   *key = mp_saga_step_key(instance, step, undo);
@@ -79,6 +80,7 @@ mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attemp
 	mp_format_uuid(&instance->id, id);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "saga_id", id, MP_UUID_TEXT);
+	push_text(&state, "account", VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account));
 	push_text(&state, "step", definition->steps[step].name, strlen(definition->steps[step].name));
 	push_text(&state, "direction", undo ? "compensate" : "forward", undo ? 10 : 7);
 	push_key(&state, "attempt");

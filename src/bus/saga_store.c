@@ -234,6 +234,7 @@ take(MpPlan *plan, Datum account, Datum ids)
 	for (int i = 0; i < hand->count; i++)
 	{
 		fill_instance(rows->vals[i], rows->tupdesc, &hand->instances[i]);
+		hand->instances[i].account = account;
 		is_new[i] = SPI_getvalue(rows->vals[i], rows->tupdesc, 7) == NULL;
 	}
 	/* a wait for the lock may have been long */

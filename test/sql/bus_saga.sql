@@ -61,13 +61,13 @@ SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "compensatable", "r
 SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "run": "jsonb_array_elements(jsonb)"}]}');
 CREATE FUNCTION open_path(s jsonb) RETURNS void LANGUAGE sql SET search_path = public AS 'SELECT';
 SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "run": "open_path(jsonb)"}]}');
-SELECT count(*) FROM meal_planner.saga_definition;
+SELECT count(*) FROM meal_planner.saga_definition WHERE NOT builtin;
 
 \set three '{"steps": [{"name": "a", "kind": "compensatable", "run": "act(jsonb)", "undo": "act(jsonb)"}, {"name": "b", "kind": "compensatable", "run": "quiet(jsonb)", "undo": "quiet(jsonb)"}, {"name": "c", "kind": "pivot", "run": "act(jsonb)"}, {"name": "d", "kind": "retriable", "run": "act(jsonb)", "retry": {"max_attempts": 2}}], "on_completed": {"emit": "AllDone"}, "on_compensated": {"emit": "AllUndone"}}'
 SELECT mp_define_saga('four', :'three') AS first;
 SELECT mp_define_saga('four', :'three') AS the_same;
 SELECT mp_define_saga('four', :'three'::jsonb || '{"deadline_seconds": 1000}') AS another;
-SELECT name, version, routines, routine_path FROM meal_planner.saga_definition ORDER BY name, version;
+SELECT name, version, routines, routine_path FROM meal_planner.saga_definition WHERE NOT builtin ORDER BY name, version;
 
 -- ------------------------------------------------------------------------
 -- Starting
