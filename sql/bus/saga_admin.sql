@@ -144,9 +144,11 @@ COMMENT ON FUNCTION @extschema@.mp_saga_graph(text, uuid, text) IS
 
 CREATE VIEW @extschema@.mp_sagas AS
 SELECT s.account, s.id AS saga_id, s.name, s.version, s.state,
-       (SELECT string_agg(t.step, ', ' ORDER BY t.ordinality)
-          FROM meal_planner.saga_steps(s.name, s.version, s.progress) WITH ORDINALITY t
-         WHERE t.state NOT IN ('pending', 'succeeded', 'failed', 'skipped', 'undone', 'undo_skipped')) AS at_steps,
+       CASE WHEN s.ended_at IS NULL THEN
+           (SELECT string_agg(t.step, ', ' ORDER BY t.ordinality)
+              FROM meal_planner.saga_steps(s.name, s.version, s.progress) WITH ORDINALITY t
+             WHERE t.state NOT IN ('pending', 'succeeded', 'failed', 'skipped', 'undone', 'undo_skipped'))
+       END AS at_steps,
        s.blocked, s.error ->> 'step' AS error_step, s.error ->> 'message' AS error_message,
        s.started_at, s.due_at, s.ended_at
   FROM meal_planner.saga s;

@@ -15,6 +15,7 @@
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "pgcompat.h"
 #include "utils/builtins.h"
 
 #define LONGEST_KEY		512

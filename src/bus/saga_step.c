@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "pgcompat.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -169,6 +170,22 @@ return_step(Tuplestorestate *store, TupleDesc desc, MpSagaInstance *instance, in
 	tuplestore_putvalues(store, desc, values, nulls);
 }
 
+/* Its definition is gone: it must not lie in the way of others for ever. */
+static void
+put_off_candidate(Datum account, const Candidate *candidate)
+{
+	static MpPlan plan = {
+		.sql = "UPDATE meal_planner.saga_step o SET due_at = $4 WHERE o.account OPERATOR(pg_catalog.=) $1"
+		" AND o.saga_id OPERATOR(pg_catalog.=) $2 AND o.step OPERATOR(pg_catalog.=) $3",
+	.types = {TEXTOID, UUIDOID, TEXTOID, TIMESTAMPTZOID}, .in_index_order = true};
+	Datum		values[4] = {
+		account, UUIDPGetDatum(&candidate->saga), CStringGetTextDatum(candidate->step),
+		TimestampTzGetDatum(mp_clock_now() + 60 * USECS_PER_SEC)
+	};
+
+	mp_plan_execute(&plan, values, NULL, 0);
+}
+
 static MpSagaInstance *
 instance_of_candidate(MpSagaHand *hand, const Candidate *candidate)
 {
@@ -214,6 +231,8 @@ mp_claim_saga_steps(PG_FUNCTION_ARGS)
 			int			step = instance == NULL || instance->program->broken ? -1
 				: mp_saga_find_step(instance->program->definition, candidates[i].step, strlen(candidates[i].step));
 
+			if (step < 0)
+				put_off_candidate(account, &candidates[i]);
 			if (step < 0 || !claim_step(hand, instance, step, seconds))
 				continue;
 			claims[claimed].instance = instance;

@@ -13,6 +13,7 @@
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "pgcompat.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"

@@ -255,6 +255,19 @@ SELECT mp_complete_saga_step(token, to_jsonb(step)) AS state, count(*) FROM clai
 CALL mp_sweep();
 SELECT state, count(*) FROM meal_planner.saga WHERE name = 'wide' GROUP BY state;
 
+-- One whose definition vanished does not lie in the way of others.
+SELECT mp_define_saga('lost', '{"steps": [{"name": "a", "kind": "pivot", "service": "lost"}]}');
+SELECT mp_define_saga('kept', '{"steps": [{"name": "a", "kind": "pivot", "service": "lost"}]}');
+SELECT mp_start_saga('lost', '{}') IS NOT NULL AS lost;
+CALL mp_sweep();
+SELECT mp_start_saga('kept', '{}') IS NOT NULL AS kept;
+CALL mp_sweep();
+DELETE FROM meal_planner.saga_definition WHERE name = 'lost';
+SELECT count(*) AS first FROM mp_claim_saga_steps('lost', 1);
+SELECT count(*) AS second FROM mp_claim_saga_steps('lost', 1);
+DELETE FROM meal_planner.saga WHERE name IN ('lost', 'kept');
+DELETE FROM meal_planner.saga_step WHERE service = 'lost';
+
 -- ------------------------------------------------------------------------
 -- Breakers
 -- ------------------------------------------------------------------------
