@@ -1,20 +1,29 @@
 -- Sagas for operators: cancelled, tried again, skipped, looked at, purged.
 
-CREATE FUNCTION meal_planner.raise_saga_alert(account text, saga_id uuid, name text, step text, message text)
+CREATE FUNCTION meal_planner.raise_saga_alert(
+    account text, saga_id uuid, name text, step text, message text, parked boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    words text := format(CASE WHEN $6 THEN 'saga "%s": step "%s" is parked: %s' ELSE 'saga "%s": step "%s" cannot run: %s' END,
+                         $3, $4, $5);
 BEGIN
+    -- What is missing holds up every saga that comes there: one alert an hour.
+    IF NOT $6 AND EXISTS (SELECT FROM meal_planner.alert a
+                           WHERE a.account = $1 AND a.kind = 'saga' AND a.message = words
+                             AND a.id > meal_planner.position_at(meal_planner.clock() - interval '1 hour')) THEN
+        RETURN;
+    END IF;
     INSERT INTO meal_planner.alert (account, id, kind, message, raised_at, saga_id)
-    VALUES ($1, meal_planner.next_position(), 'saga',
-            format('saga "%s": step "%s" is parked: %s', $3, $4, $5), meal_planner.clock(), $2);
+    VALUES ($1, meal_planner.next_position(), 'saga', words, meal_planner.clock(), $2);
     PERFORM pg_notify('mp_alert', '');
 END
 $$;
-COMMENT ON FUNCTION meal_planner.raise_saga_alert(text, uuid, text, text, text) IS
-'one alert for a step of a saga that somebody has to see to';
+COMMENT ON FUNCTION meal_planner.raise_saga_alert(text, uuid, text, text, text, boolean) IS
+'one alert for a step of a saga that somebody has to see to: it is parked, or (once an hour) it cannot run';
 
 CREATE FUNCTION @extschema@.mp_cancel_saga(saga_id uuid, reason text, account text DEFAULT 'local') RETURNS text
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE

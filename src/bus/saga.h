@@ -141,15 +141,17 @@ extern MpSagaHand *mp_saga_take_locked(Datum account, Datum ids);	/* that are lo
 /* Notes an entry, to be written with the rest. */
 extern MpSagaEntry *mp_saga_note(MpSagaHand *hand, const MpSagaInstance *instance, const char *entry);
 
-/* Somebody is to see to a step; -1: to the saga. */
+/* Somebody is to see to a step: it is parked, or it cannot run. */
 typedef struct MpSagaAlert
 {
 	const MpSagaInstance *instance;
 	int			step;
+	bool		parked;
 	const char *message;
 } MpSagaAlert;
 
-extern void mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, const char *message);
+extern void mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, bool parked,
+							   const char *message);
 
 /* Writes what has changed.  SPI is connected. */
 extern void mp_saga_put_down(MpSagaHand *hand);

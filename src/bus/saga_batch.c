@@ -23,7 +23,7 @@
 #define MANY_SAGAS			500
 #define BATCH_US			100000
 
-/* A definition that is gone may come again; a breaker that is forced open may be released. */
+/* What is missing may come again; a breaker that is forced open may be released. */
 #define PATIENCE_US			(60 * USECS_PER_SEC)
 
 static int	batch_size = FEW_SAGAS;
@@ -49,9 +49,9 @@ begin(MpSagaInstance *instance, int step, bool undo)
 		elog(ERROR, "step \"%s\" of a saga cannot begin", step_of(instance, step)->name);
 }
 
-/* Its breaker does not let it be called: it waits, and no attempt counts. */
+/* A step that may not be called now: it waits, and no attempt counts. */
 static void
-wait_for_breaker(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpBreakerCall *call)
+hold_back(MpSagaInstance *instance, int step, bool undo, TimestampTz due)
 {
 	MpSagaOut  *out = &instance->out[step];
 
@@ -59,8 +59,28 @@ wait_for_breaker(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo
 		*out = (MpSagaOut) {.stored = out->stored};
 	out->wanted = out->changed = true;
 	out->undo = undo;
-	out->due_at = call->retry_at == DT_NOEND ? hand->now + PATIENCE_US : Max(call->retry_at, hand->now + 1);
+	out->due_at = due;
 	instance->changed = true;
+}
+
+/*
+ * The function or something it needs is missing: no fault of the saga, and no
+ * reason to turn back.  It may be there after the next deployment.
+ */
+static void
+wait_for_deployment(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpSaga *before,
+					const MpFailure *failure)
+{
+	MpSagaEntry *entry = mp_saga_note(hand, instance, "failed");
+
+	entry->step = step;
+	entry->undo = undo;
+	entry->attempt = instance->saga.step[step].attempt;
+	entry->detail = mp_saga_detail("type", "deploy", "sqlstate", failure->sqlstate, "message", failure->message,
+								   "then", "retry", "after_seconds", "60", NULL);
+	instance->saga = *before;
+	hold_back(instance, step, undo, hand->now + PATIENCE_US);
+	mp_saga_note_alert(hand, instance, step, false, failure->message);
 }
 
 /* Sagas that run in one subtransaction, from one to the next in their order. */
@@ -189,9 +209,10 @@ class_of_error(const char *sqlstate)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+/* An attempt has failed that began from that state. */
 static void
-settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpFailure *failure,
-			   const char *class)
+settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpSaga *before,
+			   const MpFailure *failure, const char *class)
 {
 	bool		permanent = strcmp(class, "permanent") == 0;
 	MpSagaAttempt attempt = {
@@ -202,7 +223,9 @@ settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, 
 														   MP_SAGA_MESSAGE_BYTES))
 	};
 
-	if (!mp_saga_settle(hand, instance, &attempt))
+	if (strcmp(class, "deploy") == 0)
+		wait_for_deployment(hand, instance, step, undo, before, failure);
+	else if (!mp_saga_settle(hand, instance, &attempt))
 		elog(ERROR, "outcome of a step of a saga was refused");
 }
 
@@ -213,13 +236,15 @@ call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
 	Single		single = {.instance = instance, .step = step, .undo = undo};
 	MpSagaAttempt attempt = {.step = step, .undo = undo, .outcome = MP_SAGA_OUTCOME_SUCCESS};
 	MpFailure	failure = {0};
+	MpSaga		before = instance->saga;
 	MpBreakerCall call;
 	TimestampTz began = GetCurrentTimestamp();
 	TimestampTz retry_at;
 
 	if (mp_breaker_begin(step_of(instance, step)->breaker, 1, &call) == MP_CALL_REFUSED)
 	{
-		wait_for_breaker(hand, instance, step, undo, &call);
+		hold_back(instance, step, undo,
+				  call.retry_at == DT_NOEND ? hand->now + PATIENCE_US : Max(call.retry_at, hand->now + 1));
 		return false;
 	}
 	begin(instance, step, undo);
@@ -235,7 +260,7 @@ call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
 	{
 		char	   *class = class_of_error(failure.sqlstate);
 
-		settle_failure(hand, instance, step, undo, &failure, class);
+		settle_failure(hand, instance, step, undo, &before, &failure, class);
 		(void) mp_breaker_failed(&call, class, (GetCurrentTimestamp() - began) / (double) USECS_PER_SEC, &retry_at);
 	}
 	return true;
@@ -317,12 +342,14 @@ typedef struct Blame
 static void
 take_blame(MpSagaHand *hand, MpSagaInstance *instance, const Blame *blame)
 {
+	MpSaga		before;
 	bool		undo;
 
 	if (mp_saga_prepare(hand, instance, &undo) != blame->step || undo != blame->undo)
 		return;					/* time has passed: it does something else now */
+	before = instance->saga;
 	begin(instance, blame->step, undo);
-	settle_failure(hand, instance, blame->step, undo, &blame->failure, class_of_error(blame->failure.sqlstate));
+	settle_failure(hand, instance, blame->step, undo, &before, &blame->failure, class_of_error(blame->failure.sqlstate));
 }
 
 static bool

@@ -86,7 +86,7 @@ note_failure(MpSagaHand *hand, MpSagaInstance *instance, const MpSagaAttempt *at
 	if (!attempt->undo || parked)
 		mp_saga_keep_error(instance, cause_before, attempt->step, attempt->error_type, attempt->sqlstate, attempt->message);
 	if (parked)
-		mp_saga_note_alert(hand, instance, attempt->step, attempt->message);
+		mp_saga_note_alert(hand, instance, attempt->step, true, attempt->message);
 }
 
 /* A success counts for its breaker once it is committed, a failure at once. */

@@ -304,7 +304,7 @@ mp_saga_note(MpSagaHand *hand, const MpSagaInstance *instance, const char *word)
 }
 
 void
-mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, const char *message)
+mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, bool parked, const char *message)
 {
 	if (hand->alert_count == hand->alert_room)
 	{
@@ -313,7 +313,10 @@ mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, c
 			? MemoryContextAlloc(hand->context, sizeof(MpSagaAlert) * hand->alert_room)
 			: repalloc(hand->alerts, sizeof(MpSagaAlert) * hand->alert_room);
 	}
-	hand->alerts[hand->alert_count++] = (MpSagaAlert) {.instance = instance, .step = step, .message = message};
+	hand->alerts[hand->alert_count++] = (MpSagaAlert)
+	{
+		.instance = instance, .step = step, .parked = parked, .message = message
+	};
 }
 
 Jsonb *

@@ -211,7 +211,11 @@ SELECT mp_start_saga('gone', '{}') AS id \gset
 DROP FUNCTION passing(jsonb);
 CALL mp_sweep();
 :story
+SELECT mp_retry_saga(:'id');
+CALL mp_sweep();
+SELECT message FROM mp_alerts WHERE saga_id = :'id';
 CREATE FUNCTION passing(s jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+SELECT mp_retry_saga(:'id');
 SET meal_planner.clock_offset = 70; CALL mp_sweep();
 :state
 

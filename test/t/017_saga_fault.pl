@@ -64,6 +64,17 @@ my @starts = (
 	q{SELECT mp_start_saga('line', '{"plan": {"p": {"fails": 100, "sqlstate": "P0001"}, "b!": {"fails": 1, "sqlstate": "MPT01"}}}', '2')},
 	q{SELECT mp_start_saga('fork', '{"plan": {"p": {"fails": 100, "sqlstate": "P0001"}, "a!": {"fails": 1, "sqlstate": "MPT01"}}}', '3')});
 
+# A server that is killed may answer once more before it goes down: asked until it answers.
+sub query
+{
+	my ($query) = @_;
+	my $out;
+
+	MealPlannerCluster::wait_until(sub { (my $status, $out) = $node->psql('postgres', $query); return defined $status && $status == 0 })
+	  or die "no answer to: $query";
+	return $out;
+}
+
 # All of them to their ends, whatever fails on the way; false: they do not come there.
 sub run_to_the_end
 {
@@ -86,18 +97,16 @@ while ($fired && $n < 500)
 	$n++;
 	for my $kind (@wanted ? @wanted : $n % 12 == 0 ? 'server' : $n % 3 == 0 ? 'session' : 'error')
 	{
-		$node->safe_psql('postgres', <<"EOS");
+		query(<<"EOS");
 TRUNCATE armed, effect, outside, meal_planner.saga, meal_planner.saga_log, meal_planner.saga_step, meal_planner.saga_lock, meal_planner.saga_batch, meal_planner.event, meal_planner.alert;
 ALTER SEQUENCE writes RESTART;
 INSERT INTO armed VALUES ($n, '$kind');
 EOS
 		my $ended = run_to_the_end();
-		# the server may be on its way down
-		MealPlannerCluster::wait_until(sub { my ($status) = $node->psql('postgres', 'SELECT 1'); return defined $status && $status == 0 });
-		$fired = $node->safe_psql('postgres', "SELECT last_value >= $n FROM writes") eq 't';
+		$fired = query("SELECT last_value >= $n FROM writes") eq 't';
 		last if !$fired;
 		$faults{$kind}++;
-		my $violations = $ended ? SagaCheck::violations($node) : $node->safe_psql('postgres', 'SELECT * FROM mp_sagas WHERE ended_at IS NULL');
+		my $violations = query($ended ? SagaCheck::violations() : 'SELECT * FROM mp_sagas WHERE ended_at IS NULL');
 		is($violations, '', "write $n, $kind: all ends well");
 	}
 }
