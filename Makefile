@@ -12,8 +12,9 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 # Parts of the install script, in the order of their dependencies.
-SQL_BUS = schema error_class event stream idempotency subscription delivery \
-	dead_letter unsubscribe saga_lock order claim operation replay breaker worker saga_definition saga saga_step saga_admin sweep notice retention metrics schedule grant_profile
+SQL_BUS = schema error_class event stream idempotency subscription attempt delivery retry_budget \
+	dead_letter alert history unsubscribe saga_lock order claim operation replay breaker worker redrive \
+	saga_definition saga saga_step saga_admin sweep notice retention metrics schedule grant_profile
 SQL_MEALS = food starter_unit starter_food starter_measure starter_nutrient recipe \
 	nutrition nutrition_goal meal_plan shopping_list meal_plan_saga meals_subscriptions
 SQL_PARTS = sql/head.sql $(SQL_BUS:%=sql/bus/%.sql) $(SQL_MEALS:%=sql/meals/%.sql) sql/bus/privileges.sql
@@ -33,7 +34,7 @@ EXTRA_CLEAN = $(MODULE_big).map $(wildcard $(addsuffix *.[od],src/ src/core/ src
 
 # Targets that run in a private cluster.  Their work is in shell scripts,
 # because make reads this file before the packages are installed.
-SUITES = unit regress isolation pgtap tap model fuzz install
+SUITES = unit regress isolation pgtap tap model fuzz spin control install
 AS_USER = @bash scripts/as-user
 export PG_MAJOR
 unexport MAKEFLAGS MAKELEVEL
@@ -47,7 +48,7 @@ all:
 ## make demo            run the main job in a private cluster, which stays up
 ## make psql            look around in it
 ## make check           run every suite; the last line is the sum
-## make check-SUITE     run one: unit regress isolation pgtap tap model fuzz install
+## make check-SUITE     run one: unit regress isolation pgtap tap model fuzz spin control install
 ## make check-valgrind  run the regress suite under valgrind (slow, not part of check)
 ## make bench           compare with plain SQL and the peers that are there
 ## make bench-peers      install the peers (Debian, npm, git)

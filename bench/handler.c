@@ -1,6 +1,7 @@
 /*
  * handler.c
- *		An inline handler in C, to be measured: it writes one row.
+ *		An inline handler in C, to be measured: it writes one row.  And a function
+ *		that does nothing, which is what a call costs.
  */
 #include "postgres.h"
 
@@ -12,6 +13,13 @@
 
 PG_MODULE_MAGIC;
 PG_FUNCTION_INFO_V1(bench_handle_in_c);
+PG_FUNCTION_INFO_V1(bench_do_nothing);
+
+Datum
+bench_do_nothing(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_NULL();
+}
 
 Datum
 bench_handle_in_c(PG_FUNCTION_ARGS)

@@ -53,6 +53,12 @@ CREATE FUNCTION handle_in_c(e meal_planner.event) RETURNS void LANGUAGE c
 AS :'handler_library', 'bench_handle_in_c';
 CREATE FUNCTION handle_not(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$;
 
+-- A circuit breaker the simple way: a row that everybody updates.
+CREATE TABLE plain_breaker (name text PRIMARY KEY, calls bigint NOT NULL);
+INSERT INTO plain_breaker VALUES ('bench', 0);
+CREATE FUNCTION do_nothing(name text) RETURNS jsonb LANGUAGE c
+AS :'handler_library', 'bench_do_nothing';
+
 -- What a worker did, and when.
 CREATE TABLE done (position bigint NOT NULL, recorded_at timestamptz NOT NULL, done_at timestamptz NOT NULL);
 CREATE FUNCTION note_done(e meal_planner.event) RETURNS void LANGUAGE plpgsql AS $$

@@ -127,6 +127,18 @@ suite_cluster() {
 	cluster_start "$1"
 }
 
+# tap_environment DIRECTORY: what the TAP tests need to know, for this shell;
+# their servers live in DIRECTORY and find the extension in $MP_STAGE.
+tap_environment() {
+	export TESTDIR=$1 TESTDATADIR=$1/tmp_check TESTLOGDIR=$1/tmp_check/log PG_TEST_PORT_DIR=$1/portlock
+	export PG_REGRESS=$MP_PGXS_SRC/test/regress/pg_regress
+	MP_CONF=$(cat test/cluster.conf; destdir_settings "$MP_STAGE")
+	export MP_CONF
+	# Not by -I: prove forgets it for a file that it takes for unreadable, as
+	# below root's home (see as-user).
+	export PERL5LIB=$MP_PGXS_SRC/test/perl:$MP_TOP/test/t${PERL5LIB:+:$PERL5LIB}
+}
+
 # Suites report by a line "PASSED FAILED" in build/results/SUITE.count.
 record() { echo "$2 $3" > "$MP_BUILD/results/$1.count"; }
 

@@ -13,6 +13,7 @@
 #include "bus/notice.h"
 #include "bus/partition.h"
 #include "bus/position.h"
+#include "bus/retry_budget.h"
 #include "bus/wakeup.h"
 #include "core/position.h"
 #include "pgcompat.h"
@@ -26,6 +27,7 @@ PGDLLEXPORT void _PG_init(void);
 
 /* Read in SQL: by ensure_partition() and by end_stale_appends(). */
 static int	partition_days;
+static int	alert_window;
 static int	in_flight_limit;
 
 static shmem_startup_hook_type previous_shmem_startup = NULL;
@@ -48,6 +50,8 @@ request_shared_memory(void)
 	mp_metrics_shmem_request();
 	RequestAddinShmemSpace(mp_breaker_shmem_size());
 	mp_breaker_shmem_request();
+	RequestAddinShmemSpace(mp_retry_budget_shmem_size());
+	mp_retry_budget_shmem_request();
 }
 
 static void
@@ -62,6 +66,7 @@ start_shared_memory(void)
 	mp_notice_shmem_startup();
 	mp_metrics_shmem_startup();
 	mp_breaker_shmem_startup();
+	mp_retry_budget_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -78,6 +83,11 @@ _PG_init(void)
 							"Takes effect for partitions made from now on.",
 							&partition_days, 7, 1, 366,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("meal_planner.alert_window",
+							"How long the same error of a subscription counts as one alert.",
+							NULL,
+							&alert_window, 3600, 1, 366 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("meal_planner.max_hops",
 							"How many handlers may stand between an event and the client that began it.",
 							"An event that would exceed it is refused: handlers that emit to each other would never end.",

@@ -49,6 +49,7 @@ COMMENT ON TABLE meal_planner.breaker_history IS
 'changes of state of circuit breakers, and who forced them; reason would_open: one that only measures would have opened';
 COMMENT ON COLUMN meal_planner.breaker_history.event_id IS 'the event that told of it; NULL: the next sweep emits it';
 CREATE INDEX breaker_history_news ON meal_planner.breaker_history (at) WHERE event_id IS NULL;
+CREATE INDEX breaker_history_old ON meal_planner.breaker_history (at) WHERE event_id IS NOT NULL;
 SELECT pg_extension_config_dump('meal_planner.breaker_history', '');
 
 CREATE FUNCTION meal_planner.breakers(

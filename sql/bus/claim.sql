@@ -68,7 +68,7 @@ RETURNS text
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_fail';
 COMMENT ON FUNCTION @extschema@.mp_fail(uuid, uuid, text, text, float8) IS
-'an event of a claim failed. error_type transient: it is claimed again after the subscription''s backoff or retry_after seconds (retry), until its attempts are used up (dead); permanent: a dead letter at once (dead). lease_lost: the claim holds it no more, nothing is changed. The other events of the claim stay with it. MP400, MP404 for an event that the claim cannot have held';
+'an event of a claim failed. error_type transient: it is claimed again after the subscription''s backoff or retry_after seconds (retry), until its attempts are used up (dead); permanent: a dead letter at once (dead); another class of errors, or a code that has one (http:429, fatsecret:12), means what mp_classify_error says of it; deferred: it was not tried, no attempt is counted (retry). lease_lost: the claim holds it no more, nothing is changed. The other events of the claim stay with it. MP400, MP404 for an event that the claim cannot have held';
 
 CREATE FUNCTION @extschema@.mp_extend(token uuid, lease_seconds float8) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -85,7 +85,7 @@ COMMENT ON FUNCTION meal_planner.expire_claims(text, text) IS
 -- Deliveries that are due although something of their key is still live are
 -- found out here, by whoever claims next, under the order lock.
 CREATE FUNCTION meal_planner.block_due(
-    account text, subscription text, moment timestamptz, first_claim bigint, max_events int)
+    account text, subscription text, moment timestamptz, first_claim bigint, max_events int, fresh boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -99,10 +99,17 @@ BEGIN
     LOOP
         found_one := false;
         FOR due IN
-            SELECT d.order_key, d.position FROM meal_planner.delivery d
-             WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
-             ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
-             LIMIT $5
+            (SELECT d.order_key, d.position FROM meal_planner.delivery d
+              WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
+                AND NOT $6
+              ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
+              LIMIT $5)
+            UNION ALL
+            (SELECT d.order_key, d.position FROM meal_planner.delivery d
+              WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
+                AND d.attempt = 0 AND $6
+              ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
+              LIMIT $5)
         LOOP
             IF meal_planner.must_wait($1, $2, due.order_key, due.position)
                OR EXISTS (SELECT FROM meal_planner.consumer_claim c
@@ -116,8 +123,8 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.block_due(text, text, timestamptz, bigint, int) IS
-'blocks deliveries of a pull subscription that are due but must wait for something of their key; under order_lock';
+COMMENT ON FUNCTION meal_planner.block_due(text, text, timestamptz, bigint, int, boolean) IS
+'blocks deliveries of a pull subscription that are due (fresh: of those that are no retries) but must wait for something of their key; under order_lock';
 
 CREATE FUNCTION meal_planner.keys_in_claims(account text, subscription text, first_claim bigint)
 RETURNS TABLE (number bigint, order_key text)
@@ -175,11 +182,18 @@ DECLARE
     over     meal_planner.consumer_claim;
     held     record;
     moment   timestamptz := meal_planner.clock();
+    seconds  float8;
+    message  text := 'the lease ended before the event was acknowledged';
+    failed   jsonb := '[]';
 BEGIN
     DELETE FROM meal_planner.consumer_claim c
      WHERE c.account = expire_claim.account AND c.subscription = expire_claim.subscription
        AND c.number = expire_claim.number
     RETURNING * INTO over;
+    seconds := extract(epoch FROM moment - over.claimed_at);
+    IF NOT last_attempt THEN
+        failed := meal_planner.failed_attempt(1, true, seconds, NULL, message, 'retry', over.worker);
+    END IF;
     IF over.deliveries THEN
         FOR held IN
             SELECT d.position FROM meal_planner.delivery d
@@ -187,16 +201,16 @@ BEGIN
              ORDER BY d.position
         LOOP
             PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
-                                               NULL, 'the lease ended before the event was acknowledged');
+                                               NULL, message, seconds, over.worker);
         END LOOP;
     END IF;
     FOR held IN
         INSERT INTO meal_planner.delivery AS d
                (account, subscription, position, event_id, attempt, next_attempt_at, first_failed_at, error_message,
-                order_key, replay_name)
+                order_key, replay_name, history)
         SELECT e.account, over.subscription, e.position, e.id, 1, moment + make_interval(secs => delay), moment,
-               'the lease ended before the event was acknowledged', meal_planner.order_key(s.options ->> 'order_key', e),
-               over.replay_name
+               message, meal_planner.order_key(s.options ->> 'order_key', e),
+               over.replay_name, failed
           FROM meal_planner.event e
           JOIN meal_planner.subscription s ON s.name = over.subscription
          WHERE e.account = over.account AND e.position > over.after_position AND e.position <= over.up_to
@@ -207,7 +221,7 @@ BEGIN
     LOOP
         IF last_attempt THEN
             PERFORM meal_planner.fail_delivery(over.account, over.subscription, held.position, false,
-                                               NULL, 'the lease ended before the event was acknowledged');
+                                               NULL, message, seconds, over.worker);
         END IF;
     END LOOP;
     IF over.keys IS NOT NULL THEN

@@ -21,8 +21,10 @@ CREATE TABLE meal_planner.dead_letter (
     corrected_detail jsonb,
     settled_at       timestamptz,
     discard_reason   text,
-    alerted          boolean     NOT NULL DEFAULT false,
+    alert_id         bigint,
     order_key        text,
+    refused          text,
+    history          jsonb       NOT NULL DEFAULT '[]',
     PRIMARY KEY (account, id),
     UNIQUE (account, subscription, position)
 );
@@ -30,74 +32,73 @@ COMMENT ON TABLE meal_planner.dead_letter IS
 'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
 COMMENT ON COLUMN meal_planner.dead_letter.reason IS
 'why it was given up: permanent, max_attempts, max_age, crash, sent (mp_send_to_dlq) or unsubscribed';
-COMMENT ON COLUMN meal_planner.dead_letter.alerted IS 'an alert was raised since it became dead; another one follows only when it becomes dead again';
+COMMENT ON COLUMN meal_planner.dead_letter.alert_id IS
+'the alert that was raised when it became dead, NULL: none; another one follows only when it becomes dead again';
+COMMENT ON COLUMN meal_planner.dead_letter.history IS
+'its failed attempts as failed_attempt says, the oldest first; replay: after which replay, none before the first';
 COMMENT ON COLUMN meal_planner.dead_letter.order_key IS
 'the key that it blocks while dead or replaying (on_dead block_key); NULL: none';
+COMMENT ON COLUMN meal_planner.dead_letter.refused IS 'why the last redrive left it out, see replay_refusal; NULL: none has since it was replayed';
 CREATE INDEX dead_letter_order ON meal_planner.dead_letter (account, subscription, order_key, position)
     WHERE order_key IS NOT NULL AND status IN ('dead', 'replaying');
 CREATE INDEX dead_letter_id ON meal_planner.dead_letter (id);
 CREATE INDEX dead_letter_waiting ON meal_planner.dead_letter (position) WHERE status IN ('dead', 'replaying');
+CREATE INDEX dead_letter_settled ON meal_planner.dead_letter (settled_at) WHERE status IN ('resolved', 'discarded');
 SELECT pg_extension_config_dump('meal_planner.dead_letter', '');
-
-CREATE TABLE meal_planner.alert (
-    account        text        NOT NULL,
-    id             bigint      NOT NULL,
-    kind           text        NOT NULL,
-    dead_letter_id bigint,
-    subscription   text,
-    message        text        NOT NULL,
-    raised_at      timestamptz NOT NULL,
-    saga_id        uuid,
-    PRIMARY KEY (account, id)
-);
-COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter), a subscription was paused because its handler cannot run (kind paused) or a step of a saga was parked (kind saga); NOTIFY mp_alert goes out with it, once per transaction';
-SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE FUNCTION meal_planner.record_dead_letter(
     account text, subscription text, "position" bigint, event_id uuid, error_type text, reason text, retry_count int,
     "sqlstate" text, error_message text, error_detail text DEFAULT NULL, error_hint text DEFAULT NULL,
-    error_context text DEFAULT NULL, order_key text DEFAULT NULL)
+    error_context text DEFAULT NULL, order_key text DEFAULT NULL, failed jsonb DEFAULT '[]')
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment      timestamptz := meal_planner.clock();
-    failed_at   timestamptz;
-    was_alerted boolean := false;
+    moment    timestamptz := meal_planner.clock();
+    failed_at timestamptz;
+    failures  jsonb := '[]';
     -- What somebody sends as transient is only kept; all else is a delivery given up.
-    alerts      boolean := $6 <> 'sent';
-    key         text := $13;
-    had_key     boolean;
-    blocks      boolean;
-    letter_id   bigint;
+    new_alert bigint := CASE WHEN $6 <> 'sent' THEN meal_planner.next_position() END;
+    alert     bigint := new_alert;
+    key       text := $13;
+    had_key   boolean;
+    blocks    boolean;
+    letter    bigint := meal_planner.next_position();
+    known     record;
 BEGIN
     DELETE FROM meal_planner.delivery d
      WHERE d.account = $1 AND d.subscription = $2 AND d.position = $3
-    RETURNING d.first_failed_at, d.order_key INTO failed_at, key;
+    RETURNING d.first_failed_at, d.order_key, d.history INTO failed_at, key, failures;
     had_key := key IS NOT NULL;
     IF NOT FOUND THEN
         key := $13;
+        failures := '[]';
     END IF;
+    failures := meal_planner.join_history(failures, $14);
     blocks := coalesce((SELECT s.options ->> 'on_dead' = 'block_key'
                           FROM meal_planner.subscription s WHERE s.name = $2), false);
 
     -- Two may come at once: one makes the row, the other waits for it and then
-    -- finds what it was.
-    INSERT INTO meal_planner.dead_letter AS l
-           (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
-            error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alerted, order_key)
-    VALUES ($1, meal_planner.next_position(), $2, $3, $4, $5, $6, $8, $9,
-            $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alerts, CASE WHEN blocks THEN key END)
-    ON CONFLICT (account, subscription, position) DO NOTHING
-    RETURNING l.id INTO letter_id;
-    IF letter_id IS NULL THEN
-        SELECT l.id, l.status = 'dead' AND l.alerted INTO letter_id, was_alerted
+    -- finds what it was, unless it has been purged by then.
+    LOOP
+        INSERT INTO meal_planner.dead_letter AS l
+               (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
+                error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at, alert_id,
+                order_key, history)
+        VALUES ($1, letter, $2, $3, $4, $5, $6, $8, $9,
+                $10, $11, $12, $7, 'dead', coalesce(failed_at, moment), moment, alert,
+                CASE WHEN blocks THEN key END, failures)
+        ON CONFLICT (account, subscription, position) DO NOTHING;
+        EXIT WHEN FOUND;
+        SELECT l.id, CASE WHEN l.status = 'dead' THEN l.alert_id END AS alert_id INTO known
           FROM meal_planner.dead_letter l
          WHERE l.account = $1 AND l.subscription = $2 AND l.position = $3
            FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        letter := known.id;
+        alert := coalesce(known.alert_id, new_alert);
         UPDATE meal_planner.dead_letter l
            SET error_type = $5,
                reason = $6,
@@ -114,25 +115,23 @@ BEGIN
                dead_at = moment,
                settled_at = NULL,
                discard_reason = NULL,
-               alerted = alerts OR was_alerted
-         WHERE l.account = $1 AND l.id = letter_id;
-    END IF;
+               alert_id = alert,
+               history = meal_planner.join_history(l.history, meal_planner.stamp_history(failures, l.replay_count))
+         WHERE l.account = $1 AND l.id = letter;
+        EXIT;
+    END LOOP;
 
-    IF alerts AND NOT was_alerted THEN
-        INSERT INTO meal_planner.alert (account, id, kind, dead_letter_id, subscription, message, raised_at)
-        VALUES ($1, meal_planner.next_position(), 'dead_letter', letter_id, nullif($2, ''),
-                coalesce($9, $6), moment);
-        -- The same payload each time: the server sends it once per transaction.
-        PERFORM pg_notify('mp_alert', '');
+    IF alert = new_alert THEN
+        PERFORM meal_planner.raise_alert($1, alert, 'dead_letter', $2, coalesce($8, $6), coalesce($9, $6), letter);
     END IF;
     IF had_key THEN
         PERFORM meal_planner.release_key($1, $2, key);
     END IF;
-    RETURN letter_id;
+    RETURN letter;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text) IS
-'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient; returns the id';
+COMMENT ON FUNCTION meal_planner.record_dead_letter(text, text, bigint, uuid, text, text, int, text, text, text, text, text, text, jsonb) IS
+'moves a delivery to the dead letters, opening its row or reopening it; with on_dead block_key it blocks its order key, else the next of the key is released; raises an alert when it becomes dead, none while it stays so nor for one sent as transient. failed: the history of that attempt. Returns the id';
 
 CREATE FUNCTION @extschema@.mp_send_to_dlq(
     event_id uuid, error_type text, error_message text, retry_count int DEFAULT 0,
@@ -161,7 +160,8 @@ BEGIN
     RETURN meal_planner.record_dead_letter(
         coalesce(account, 'local'), coalesce(subscription, ''), event_position, event_id, error_type,
         CASE WHEN error_type OPERATOR(pg_catalog.=) 'permanent' THEN 'permanent' ELSE 'sent' END,
-        coalesce(retry_count, 0), NULL, error_message);
+        coalesce(retry_count, 0), NULL, error_message,
+        failed => meal_planner.failed_attempt(NULL, false, NULL, NULL, error_message, 'sent', NULL));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_send_to_dlq(uuid, text, text, int, text, text) IS
@@ -192,7 +192,70 @@ $$;
 COMMENT ON FUNCTION meal_planner.lock_dead_letter(bigint) IS
 'locks a dead letter; one whose replay nobody goes on with is returned as dead; MP404 when there is none';
 
-CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL) RETURNS text
+-- A letter that was replayed so often without success is parked: it is dead, but
+-- a redrive leaves it out.
+CREATE FUNCTION meal_planner.max_replays(options jsonb) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN jsonb_typeof($1 -> 'max_replays') = 'number' THEN least(($1 ->> 'max_replays')::numeric, 1000000)::int ELSE 5 END
+$$;
+COMMENT ON FUNCTION meal_planner.max_replays(jsonb) IS
+'the option max_replays of a subscription: after so many replays a dead letter is parked; default 5';
+
+CREATE FUNCTION meal_planner.replay_refusal(letter meal_planner.dead_letter, force boolean) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off -- by the keys
+AS $$
+    SELECT CASE
+        WHEN s.name IS NULL THEN 'no_subscription'
+        WHEN e.position IS NULL THEN 'event_gone'
+        WHEN $2 THEN NULL
+        -- Expired, also when it was purged; or somebody has emitted it again since.
+        WHEN e.idempotency_key IS NOT NULL
+             AND NOT EXISTS (SELECT FROM meal_planner.idempotency_key k
+                              WHERE k.account = e.account AND k.scope = e.source AND k.key = e.idempotency_key
+                                AND k.event_id = e.id AND k.expires_at > meal_planner.clock()) THEN 'key_expired'
+        WHEN jsonb_typeof(s.options -> 'redrive_window') = 'number'
+             AND extract(epoch FROM meal_planner.clock() - letter.first_failed_at) > (s.options ->> 'redrive_window')::numeric
+        THEN 'window_over' END
+      FROM (SELECT) one
+      LEFT JOIN meal_planner.subscription s ON s.name = letter.subscription
+      LEFT JOIN meal_planner.event e ON e.account = letter.account AND e.position = letter.position
+$$;
+COMMENT ON FUNCTION meal_planner.replay_refusal(meal_planner.dead_letter, boolean) IS
+'why a dead letter must not be replayed: no_subscription, event_gone; and unless forced key_expired (the idempotency key of its event is no longer remembered) and window_over (the option redrive_window); NULL: it may be';
+
+CREATE FUNCTION meal_planner.begin_replay(letter meal_planner.dead_letter, detail jsonb, attempt int) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO meal_planner.delivery
+           (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
+    VALUES (letter.account, letter.subscription, letter.position, letter.event_id, $3, meal_planner.clock(),
+            coalesce($2, letter.corrected_detail),
+            -- one that does not block its key has given its place in the order up
+            letter.order_key)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE meal_planner.dead_letter l
+       SET status = 'replaying',
+           replay_count = l.replay_count + 1,
+           corrected_detail = coalesce($2, l.corrected_detail),
+           refused = NULL
+     WHERE l.account = letter.account AND l.id = letter.id;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.begin_replay(meal_planner.dead_letter, jsonb, int) IS
+'makes a dead letter, which the caller has locked, a delivery that is due; false when it has one: it was sent here by hand while its retries go on';
+
+CREATE FUNCTION @extschema@.mp_replay_dlq(dlq_id bigint, detail jsonb DEFAULT NULL, force boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -209,18 +272,28 @@ BEGIN
     IF letter.status <> 'dead' THEN
         RETURN letter.status;
     END IF;
+    CASE meal_planner.replay_refusal(letter, coalesce($3, false))
+        WHEN 'no_subscription' THEN
+            RAISE EXCEPTION 'MP409: dead letter % has no subscription to run', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = format('Its subscription is "%s".', letter.subscription),
+                      HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
+        WHEN 'event_gone' THEN
+            RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
+                USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
+        WHEN 'key_expired' THEN
+            RAISE EXCEPTION 'MP409: the idempotency key of the event of dead letter % has expired', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = 'It may have been emitted again since, and handled.',
+                      HINT = 'retry=no. If it was not, replay it with force.';
+        WHEN 'window_over' THEN
+            RAISE EXCEPTION 'MP409: the redrive window of dead letter % is over', $1
+                USING ERRCODE = 'MP409',
+                      DETAIL = 'What its handler has remembered of earlier attempts may have expired.',
+                      HINT = 'retry=no. If no attempt took effect, replay it with force.';
+        ELSE NULL;
+    END CASE;
     SELECT s.mode INTO mode FROM meal_planner.subscription s WHERE s.name = letter.subscription;
-    IF mode IS NULL THEN
-        RAISE EXCEPTION 'MP409: dead letter % has no subscription to run', $1
-            USING ERRCODE = 'MP409',
-                  DETAIL = format('Its subscription is "%s".', letter.subscription),
-                  HINT = 'retry=no. Handle it outside and call mp_discard_dlq.';
-    END IF;
-    PERFORM FROM meal_planner.event e WHERE e.account = letter.account AND e.position = letter.position;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'MP404: event % of dead letter % is no longer in the log', letter.event_id, $1
-            USING ERRCODE = 'MP404', HINT = 'retry=no. Give it up with mp_discard_dlq.';
-    END IF;
     -- A replay brings dead letters, too: a consumer that has this one, or is just
     -- claiming it, is not to meet another.
     IF mode = 'pull' THEN
@@ -229,33 +302,15 @@ BEGIN
             RETURN 'retry';
         END IF;
     END IF;
-
-    INSERT INTO meal_planner.delivery
-           (account, subscription, position, event_id, attempt, next_attempt_at, detail, order_key)
-    VALUES (letter.account, letter.subscription, letter.position, letter.event_id,
-            -- a consumer's claim counts its attempt itself
-            CASE mode WHEN 'pull' THEN 0 ELSE 1 END, meal_planner.clock(),
-            coalesce($2, letter.corrected_detail),
-            -- one that does not block its key has given its place in the order up
-            letter.order_key)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        -- sent here by hand while its retries go on
-        RETURN 'retry';
-    END IF;
-    UPDATE meal_planner.dead_letter l
-       SET status = 'replaying',
-           replay_count = l.replay_count + 1,
-           corrected_detail = coalesce($2, l.corrected_detail)
-     WHERE l.account = letter.account AND l.id = letter.id;
-    IF mode = 'pull' THEN
+    -- a consumer's claim counts its attempt itself
+    IF NOT meal_planner.begin_replay(letter, $2, CASE mode WHEN 'pull' THEN 0 ELSE 1 END) OR mode = 'pull' THEN
         RETURN 'retry';
     END IF;
     RETURN meal_planner.attempt_delivery(letter.account, letter.subscription, letter.position);
 END
 $$;
-COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb) IS
-'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once. Of a pull subscription the next claim gets it, from attempt 1 on: retry; so is the answer when a consumer holds the event already, by a replay (mp_replay), and then the letter stays dead. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone';
+COMMENT ON FUNCTION @extschema@.mp_replay_dlq(bigint, jsonb, boolean) IS
+'runs that one subscription again for that event, now, in this transaction, optionally with a corrected detail (the event keeps its own): done, retry (a transient error: the retry schedule goes on) or dead (reopened); the status of a letter that is not dead is returned and nothing is run. Callers at once run it once; one that is parked is run, too. Of a pull subscription the next claim gets it, from attempt 1 on: retry; so is the answer when a consumer holds the event already, by a replay (mp_replay), and then the letter stays dead. MP400, MP404 (also when the event is no longer in the log: discard it), MP409 when its subscription is gone; and, unless force is true, when the event had an idempotency key that has expired or the subscription''s redrive_window is over';
 
 CREATE FUNCTION @extschema@.mp_discard_dlq(dlq_id bigint, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -285,25 +340,25 @@ COMMENT ON FUNCTION @extschema@.mp_discard_dlq(bigint, text) IS
 
 CREATE VIEW @extschema@.mp_dlq AS
 SELECT l.id, l.event_id, nullif(l.subscription, '') AS subscription, e.detail_type, l.error_type, l."sqlstate",
-       l.error_message, l.retry_count, l.status, l.first_failed_at, l.dead_at, l.replay_count,
+       l.error_message, l.retry_count,
+       CASE WHEN l.status = 'dead' AND l.replay_count >= meal_planner.max_replays(s.options) THEN 'parked' ELSE l.status END AS status,
+       l.first_failed_at, l.dead_at, l.replay_count,
        meal_planner.envelope(e) AS event,
        l.reason, l.account, l.error_detail, l.error_hint, l.error_context, l.corrected_detail,
-       l.settled_at, l.discard_reason
+       l.settled_at, l.discard_reason, l.refused,
+       l.history #>> '{0,sqlstate}' AS first_sqlstate, l.history #>> '{0,message}' AS first_error_message,
+       jsonb_array_length(l.history) AS attempts
   FROM meal_planner.dead_letter l
-  LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position;
+  LEFT JOIN meal_planner.event e ON e.account = l.account AND e.position = l.position
+  LEFT JOIN meal_planner.subscription s ON s.name = l.subscription;
 COMMENT ON VIEW @extschema@.mp_dlq IS
-'dead letters with their events; mp_replay_dlq(id), mp_discard_dlq(id, reason)';
+'dead letters with their events; parked: dead, and replayed so often (option max_replays) that a redrive leaves it out; refused: why the last redrive did. mp_replay_dlq(id), mp_redrive_dlq(filter), mp_discard_dlq(id, reason)';
 
 CREATE VIEW @extschema@.mp_dlq_depth AS
-SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS depth, min(l.dead_at) AS oldest
+SELECT nullif(l.subscription, '') AS subscription, l.error_type, count(*) AS depth, min(l.dead_at) AS oldest,
+       count(*) FILTER (WHERE l.replay_count >= meal_planner.max_replays(s.options)) AS parked
   FROM meal_planner.dead_letter l
+  LEFT JOIN meal_planner.subscription s ON s.name = l.subscription
  WHERE l.status = 'dead'
  GROUP BY l.subscription, l.error_type;
-COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type';
-
-CREATE VIEW @extschema@.mp_alerts AS
-SELECT a.id, a.raised_at, a.kind, a.account, a.subscription, a.message, a.dead_letter_id, l.event_id,
-       l.status AS dead_letter_status, a.saga_id
-  FROM meal_planner.alert a
-  LEFT JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id;
-COMMENT ON VIEW @extschema@.mp_alerts IS 'alerts, with what has become of the dead letters they are about';
+COMMENT ON VIEW @extschema@.mp_dlq_depth IS 'dead letters that wait for somebody, by subscription and error type; parked: those of them that a redrive leaves out';

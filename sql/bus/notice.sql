@@ -57,9 +57,16 @@ BEGIN
         FOR queue IN
             SELECT s.name, s.pattern,
                    greatest(meal_planner.cursor_position(source.account, s.name), s.start_position) AS cursor,
-                   least((SELECT d.next_attempt_at FROM meal_planner.delivery d
-                           WHERE d.account = source.account AND d.subscription = s.name AND d.token IS NULL
-                           ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1),
+                   least(CASE WHEN s.options ? 'retry_budget' AND meal_planner.retry_ready_at(s.name) IS NOT NULL THEN
+                             -- its retries cannot be claimed yet
+                             (SELECT d.next_attempt_at FROM meal_planner.delivery d
+                               WHERE d.account = source.account AND d.subscription = s.name AND d.token IS NULL
+                                 AND d.attempt = 0
+                               ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1)
+                         ELSE
+                             (SELECT d.next_attempt_at FROM meal_planner.delivery d
+                               WHERE d.account = source.account AND d.subscription = s.name AND d.token IS NULL
+                               ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1) END,
                          (SELECT c.due FROM meal_planner.replay_cursor c
                            WHERE c.account = source.account AND c.subscription = s.name
                            ORDER BY c.account, c.subscription, c.replay LIMIT 1)) AS due

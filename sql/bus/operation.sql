@@ -205,6 +205,10 @@ BEGIN
         ELSE NULL;
     END CASE;
 
+    -- What its first owner wanted to be done for a lost one is not lost with the next.
+    IF step = 'verify' THEN
+        wish := step;
+    END IF;
     own := (account, $1, $2, NULL, print, $3, wish, coalesce(was.attempt, 0) + 1, meal_planner.operation_token(), ttl,
             coalesce(was.begun_at, moment), moment + make_interval(secs => lease), NULL, NULL, NULL);
     -- A lease may be longer than the result is remembered.

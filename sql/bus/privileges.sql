@@ -16,7 +16,7 @@ BEGIN
          WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
            AND p.proname NOT IN ('mp_match', 'mp_backoff', 'mp_classify_error', 'clock',
                                  'position_at', 'position_time', 'event_position', 'envelope', 'matches',
-                                 'mp_replay_name')
+                                 'mp_replay_name', 'max_replays')
     LOOP
         EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', member);
     END LOOP;

@@ -1,29 +1,26 @@
 -- Sagas for operators: cancelled, tried again, skipped, looked at, purged.
 
 CREATE FUNCTION meal_planner.raise_saga_alert(
-    account text, saga_id uuid, name text, step text, message text, parked boolean)
+    account text, saga_id uuid, name text, step text, error text, message text, parked boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
-DECLARE
-    words text := format(CASE WHEN $6 THEN 'saga "%s": step "%s" is parked: %s' ELSE 'saga "%s": step "%s" cannot run: %s' END,
-                         $3, $4, $5);
 BEGIN
-    -- What is missing holds up every saga that comes there: one alert an hour.
-    IF NOT $6 AND EXISTS (SELECT FROM meal_planner.alert a
-                           WHERE a.account = $1 AND a.kind = 'saga' AND a.message = words
+    -- What is missing holds up every saga that comes there: one entry an hour.
+    IF NOT $7 AND EXISTS (SELECT FROM meal_planner.alert a
+                           WHERE a.account = $1 AND a.kind = 'saga' AND a.subscription = $3 AND a.error = $5
                              AND a.id > meal_planner.position_at(meal_planner.clock() - interval '1 hour')) THEN
         RETURN;
     END IF;
-    INSERT INTO meal_planner.alert (account, id, kind, message, raised_at, saga_id)
-    VALUES ($1, meal_planner.next_position(), 'saga', words, meal_planner.clock(), $2);
-    PERFORM pg_notify('mp_alert', '');
+    PERFORM meal_planner.raise_alert($1, meal_planner.next_position(), 'saga', $3, $5,
+        format(CASE WHEN $7 THEN 'saga "%s": step "%s" is parked: %s' ELSE 'saga "%s": step "%s" cannot run: %s' END, $3, $4, $6),
+        NULL, $2);
 END
 $$;
-COMMENT ON FUNCTION meal_planner.raise_saga_alert(text, uuid, text, text, text, boolean) IS
-'one alert for a step of a saga that somebody has to see to: it is parked, or (once an hour) it cannot run';
+COMMENT ON FUNCTION meal_planner.raise_saga_alert(text, uuid, text, text, text, text, boolean) IS
+'an alert for a step of a saga that somebody has to see to: it is parked, or (once an hour) it cannot run';
 
 CREATE FUNCTION @extschema@.mp_cancel_saga(saga_id uuid, reason text, account text DEFAULT 'local') RETURNS text
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -198,6 +195,7 @@ BEGIN
                  LIMIT max_sagas - purged
                    FOR UPDATE SKIP LOCKED) o;
         CONTINUE WHEN gone IS NULL;
+        DELETE FROM meal_planner.alert a WHERE a.account = source AND a.saga_id = ANY (gone);
         DELETE FROM meal_planner.saga_log l WHERE l.account = source AND l.saga_id = ANY (gone);
         DELETE FROM meal_planner.saga s WHERE s.account = source AND s.id = ANY (gone);
         purged := purged + cardinality(gone);
@@ -207,4 +205,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.purge_sagas(int) IS
-'removes up to so many sagas that ended longer ago than they are kept, with their logs, and returns how many';
+'removes up to so many sagas that ended longer ago than they are kept, with their logs and alerts, and returns how many';

@@ -252,7 +252,7 @@ COMMENT ON FUNCTION @extschema@.mp_subscribe(text, jsonb, regprocedure, text, js
 'creates or replaces a subscription; it keeps its place in the log, also when its mode changes.
 handler: f(meal_planner.event) returning void or jsonb; it runs as the caller of mp_subscribe, with the caller''s present search_path.
 mode: inline (in the emitter''s transaction), worker (by the sweep) or pull (claimed by a consumer; no handler).
-options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1, max_age (seconds), timeout (seconds of a call), order_key (a path such as detail.recipe_id: one event of a key after the other), on_dead skip|block_key (a dead letter keeps the later events of its key back), breaker (the name of a circuit breaker: while it is open the events wait, without an attempt), start latest|earliest|a time (of a new one).
+options: max_attempts 5, base_delay 2, multiplier 2, max_delay, jitter 0..1|equal|full, max_age (seconds), on_unknown_outcome retry|dead (of an error that leaves open whether it was done), retry_budget {per_second, burst 10, per_success 0} (a bucket of tokens, one for each retry: without one it waits), service (whose rows of meal_planner.error_class classify its errors first), timeout (seconds of a call), order_key (a path such as detail.recipe_id: one event of a key after the other), on_dead skip|block_key (a dead letter keeps the later events of its key back), max_replays 5 (after so many a dead letter is parked), redrive_window (seconds after its first failure: later it is only replayed by force), breaker (the name of a circuit breaker: while it is open the events wait, without an attempt), start latest|earliest|a time (of a new one).
 Errors: MP400 naming the argument or option, MP403 without EXECUTE on the handler, MP409 when a change of mode does not find a moment without emitters or the subscription is too far behind to become inline, MP503.';
 
 CREATE FUNCTION meal_planner.subscribe_builtin(name text, pattern jsonb, handler text) RETURNS void
@@ -303,7 +303,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     paused_already boolean;
-    reason         text := format('deploy error %s: %s', $3, $4);
+    reason         text := concat('deploy error', ' ' || $3, ': ' || $4);
 BEGIN
     SELECT s.paused_at IS NOT NULL INTO paused_already
       FROM meal_planner.subscription s
@@ -315,9 +315,7 @@ BEGIN
         UPDATE meal_planner.subscription s
            SET paused_at = meal_planner.clock(), paused_reason = reason
          WHERE s.name = $1;
-        INSERT INTO meal_planner.alert (account, id, kind, subscription, message, raised_at)
-        VALUES ($2, meal_planner.next_position(), 'paused', $1, reason, meal_planner.clock());
-        PERFORM pg_notify('mp_alert', '');
+        PERFORM meal_planner.raise_alert($2, meal_planner.next_position(), 'paused', $1, coalesce($3, 'deploy'), reason);
     END IF;
     RETURN true;
 END

@@ -42,11 +42,11 @@ AS 'MODULE_PATHNAME', 'mp_waiting';
 COMMENT ON FUNCTION meal_planner.waiting() IS
 'how many sweeps and consumers of this server wait for an event right now, and how often one was woken since the server started';
 
-CREATE FUNCTION meal_planner.sweep_turn() RETURNS boolean
+CREATE FUNCTION meal_planner.sweep_turn() RETURNS int
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_sweep_turn';
 COMMENT ON FUNCTION meal_planner.sweep_turn() IS
-'true at every other call of this session''s sweep: where two kinds of work are there they take turns';
+'counts the calls of this session''s sweep: kinds of work that are there at the same time take turns';
 
 CREATE FUNCTION meal_planner.sweep_chores_due() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -60,6 +60,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     claimed meal_planner.claim;
+    turn    int;
 BEGIN
     PERFORM meal_planner.read_committed_only();
     IF NOT meal_planner.sweep_time_left() THEN
@@ -72,25 +73,18 @@ BEGIN
     END IF;
     PERFORM meal_planner.release_saga_locks();
     claimed := meal_planner.claim_delivery(token);
-    -- Neither of the others keeps the other one waiting for ever.
-    IF claimed.account IS NOT NULL THEN
-        NULL;
-    ELSIF meal_planner.sweep_turn() THEN
-        claimed := meal_planner.claim_sagas(token);
-        IF claimed.account IS NULL THEN
-            claimed := meal_planner.claim_replay(token);
-        END IF;
-        IF claimed.account IS NULL THEN
-            claimed := meal_planner.claim_batch(token);
-        END IF;
-    ELSE
-        claimed := meal_planner.claim_batch(token);
-        IF claimed.account IS NULL THEN
-            claimed := meal_planner.claim_replay(token);
-        END IF;
-        IF claimed.account IS NULL THEN
-            claimed := meal_planner.claim_sagas(token);
-        END IF;
+    -- None of the others keeps another one waiting for ever.
+    IF claimed.account IS NULL THEN
+        turn := meal_planner.sweep_turn();
+        FOR n IN 0 .. 3 LOOP
+            CASE (turn + n) % 4
+                WHEN 0 THEN claimed := meal_planner.claim_redrive();
+                WHEN 1 THEN claimed := meal_planner.claim_batch(token);
+                WHEN 2 THEN claimed := meal_planner.claim_replay(token);
+                ELSE claimed := meal_planner.claim_sagas(token);
+            END CASE;
+            EXIT WHEN claimed.account IS NOT NULL;
+        END LOOP;
     END IF;
     PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
     RETURN claimed;
@@ -169,11 +163,12 @@ AS $$
     SELECT least((SELECT min(d.due) FROM meal_planner.delivery_queues() d),
                  (SELECT min(r.due) FROM meal_planner.replay_queues() r),
                  (SELECT min(s.due) FROM meal_planner.saga_queues() s),
+                 meal_planner.redrives_due(),
                  (SELECT min(meal_planner.breaker_retry_at(s.options ->> 'breaker'))
                     FROM meal_planner.subscription s
                    WHERE s.mode = 'worker' AND s.paused_at IS NULL AND s.options ? 'breaker'))
 $$;
-COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery, stretch of a replay or saga is due, or a circuit breaker before a worker subscription may be tried';
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery, stretch of a replay, letter of a redrive or saga is due, or a circuit breaker before a worker subscription may be tried';
 
 -- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
 -- operator and nothing unqualified in the body.
@@ -194,6 +189,11 @@ BEGIN
     COMMIT AND CHAIN;
     FOR n IN 1 .. 10 LOOP
         more := meal_planner.sweep_purge();
+        COMMIT AND CHAIN;
+        EXIT WHEN NOT more;
+    END LOOP;
+    FOR n IN 1 .. 10 LOOP
+        more := meal_planner.sweep_history();
         COMMIT AND CHAIN;
         EXIT WHEN NOT more;
     END LOOP;

@@ -37,17 +37,24 @@ BEGIN
     -- Nobody goes on with a replay; its letter must not wait for one for ever,
     -- nor block a subscription that takes the name later.
     UPDATE meal_planner.dead_letter l
-       SET status = CASE WHEN l.status = 'replaying' THEN 'dead' ELSE l.status END, order_key = NULL
+       SET status = CASE WHEN l.status = 'replaying' THEN 'dead' ELSE l.status END, order_key = NULL,
+           history = meal_planner.join_history(
+                         l.history,
+                         coalesce((SELECT meal_planner.stamp_history(d.history, l.replay_count)
+                                     FROM meal_planner.delivery d
+                                    WHERE d.account = l.account AND d.subscription = l.subscription
+                                      AND d.position = l.position), '[]'))
      WHERE l.subscription = name AND (l.status = 'replaying' OR l.order_key IS NOT NULL);
     WITH gone AS (
         DELETE FROM meal_planner.delivery d WHERE d.subscription = name RETURNING *)
     INSERT INTO meal_planner.dead_letter
            (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
             error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at,
-            corrected_detail)
+            corrected_detail, history)
     SELECT g.account, meal_planner.next_position(), g.subscription, g.position, g.event_id, 'transient',
            'unsubscribed', g."sqlstate", g.error_message, g.error_detail, g.error_hint, g.error_context,
-           greatest(g.attempt - 1, 0), 'dead', coalesce(g.first_failed_at, moment), moment, g.detail
+           greatest(g.attempt - 1, 0), 'dead', coalesce(g.first_failed_at, moment), moment, g.detail,
+           g.history
       FROM gone g
      WHERE deliveries IS DISTINCT FROM 'discard'
     ON CONFLICT DO NOTHING; -- that of a replay is dead again

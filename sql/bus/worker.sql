@@ -173,7 +173,8 @@ $$;
 COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 'ends a batch: the cursor moves from after_position to up_to';
 
-CREATE FUNCTION meal_planner.delivery_queues(OUT account text, OUT subscription text, OUT due timestamptz)
+CREATE FUNCTION meal_planner.delivery_queues(
+    OUT account text, OUT subscription text, OUT due timestamptz, OUT has_budget boolean)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -195,17 +196,29 @@ BEGIN
                LATERAL (SELECT d.account, d.subscription FROM meal_planner.delivery d
                          WHERE d.token IS NULL AND (d.account, d.subscription) > (q.account, q.subscription)
                          ORDER BY d.account, d.subscription LIMIT 1) n)
-    SELECT q.account, q.subscription, first.next_attempt_at
+    SELECT q.account, q.subscription, due.at, s.options ? 'retry_budget'
       FROM queue q
-      JOIN meal_planner.subscription s ON s.name = q.subscription AND s.paused_at IS NULL AND s.mode <> 'pull',
-           LATERAL (SELECT d.next_attempt_at FROM meal_planner.delivery d
-                     WHERE d.account = q.account AND d.subscription = q.subscription AND d.token IS NULL
-                     ORDER BY d.next_attempt_at LIMIT 1) first
-     WHERE first.next_attempt_at < 'infinity';
+      JOIN meal_planner.subscription s ON s.name = q.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
+      CROSS JOIN LATERAL (
+           SELECT d.next_attempt_at FROM meal_planner.delivery d
+            WHERE d.account = q.account AND d.subscription = q.subscription AND d.token IS NULL
+            ORDER BY d.next_attempt_at LIMIT 1) first
+      CROSS JOIN LATERAL (
+           SELECT CASE WHEN s.options ? 'retry_budget' THEN meal_planner.retry_ready_at(s.name) END AS at) token
+      LEFT JOIN LATERAL (
+           SELECT d.next_attempt_at FROM meal_planner.delivery d
+            WHERE d.account = q.account AND d.subscription = q.subscription AND d.token IS NULL AND d.attempt = 0
+              AND token.at IS NOT NULL
+            ORDER BY d.next_attempt_at LIMIT 1) fresh ON true
+      -- What waits for an open breaker is due: when it closes early nobody has to look for it.
+      CROSS JOIN LATERAL (
+           SELECT greatest(least(fresh.next_attempt_at, greatest(first.next_attempt_at, token.at)),
+                           meal_planner.breaker_retry_at(s.options ->> 'breaker')) AS at) due
+     WHERE due.at < 'infinity';
 END
 $$;
 COMMENT ON FUNCTION meal_planner.delivery_queues() IS
-'accounts and subscriptions that have deliveries for the sweep, and when the first of each is due; not those that are paused or where all is blocked';
+'accounts and subscriptions that have deliveries for the sweep, and when the next of each is due: not before its circuit breaker may be tried, nor a retry before there is budget for one; not those that are paused or where all is blocked';
 
 CREATE FUNCTION meal_planner.claim_delivery(token bigint) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -220,27 +233,40 @@ DECLARE
     due    record;
 BEGIN
     FOR source IN
-        SELECT q.account, q.subscription FROM meal_planner.delivery_queues() q
+        SELECT q.account, q.subscription, q.has_budget FROM meal_planner.delivery_queues() q
          WHERE q.due <= moment
          ORDER BY q.due
     LOOP
         -- The order lock of a subscription may be held by a transaction that
         -- takes its time: its ordered deliveries wait then, we do not.
         LOOP
-            SELECT d.position, d.order_key INTO due
-              FROM meal_planner.delivery d
-             WHERE d.account = source.account AND d.subscription = source.subscription
-               AND d.token IS NULL AND d.next_attempt_at <= moment
-               AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
-             ORDER BY d.next_attempt_at, d.position
-             LIMIT 1
-               FOR UPDATE SKIP LOCKED;
+            IF source.has_budget AND meal_planner.retry_ready_at(source.subscription) IS NOT NULL THEN
+                SELECT d.position, d.order_key, d.attempt INTO due
+                  FROM meal_planner.delivery d
+                 WHERE d.account = source.account AND d.subscription = source.subscription
+                   AND d.token IS NULL AND d.attempt = 0 AND d.next_attempt_at <= moment
+                   AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
+                 ORDER BY d.next_attempt_at, d.position
+                 LIMIT 1
+                   FOR UPDATE SKIP LOCKED;
+            ELSE
+                SELECT d.position, d.order_key, d.attempt INTO due
+                  FROM meal_planner.delivery d
+                 WHERE d.account = source.account AND d.subscription = source.subscription
+                   AND d.token IS NULL AND d.next_attempt_at <= moment
+                   AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
+                 ORDER BY d.next_attempt_at, d.position
+                 LIMIT 1
+                   FOR UPDATE SKIP LOCKED;
+            END IF;
             EXIT WHEN NOT FOUND;
             IF due.order_key IS NOT NULL
                AND meal_planner.must_wait(source.account, source.subscription, due.order_key, due.position) THEN
                 PERFORM meal_planner.block_delivery(source.account, source.subscription, due.order_key, due.position);
                 CONTINUE;
             END IF;
+            -- another sweep may have taken the last token meanwhile
+            CONTINUE WHEN source.has_budget AND due.attempt > 0 AND NOT meal_planner.take_retry(source.subscription);
             UPDATE meal_planner.delivery u
                SET token = $1, attempt = u.attempt + 1
              WHERE u.account = source.account AND u.subscription = source.subscription AND u.position = due.position;

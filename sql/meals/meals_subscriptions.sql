@@ -23,10 +23,10 @@ SELECT meal_planner.subscribe_builtin('meal_plan_cancelled',
 
 -- Other content under a known id stays wrong however often it is tried; the
 -- MP409 of a stream is a race and may be retried.
-INSERT INTO meal_planner.error_class (service, code, class, builtin) VALUES
-    ('subscription:recipe_created', 'MP409', 'permanent', true),
-    ('subscription:meal_plan_generated', 'MP409', 'permanent', true),
-    ('subscription:shopping_list_created', 'MP409', 'permanent', true);
+INSERT INTO meal_planner.error_class (service, code, class, builtin, shipped) VALUES
+    ('subscription:recipe_created', 'MP409', 'permanent', true, 'permanent'),
+    ('subscription:meal_plan_generated', 'MP409', 'permanent', true, 'permanent'),
+    ('subscription:shopping_list_created', 'MP409', 'permanent', true, 'permanent');
 
 -- Reference data is nobody's secret.
 GRANT SELECT ON meal_planner.unit, meal_planner.unit_alias, meal_planner.aisle, meal_planner.nutrient,

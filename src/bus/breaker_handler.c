@@ -148,17 +148,14 @@ mp_breaker_succeeded(const MpBreakerCall *call, int count, double seconds)
 		p->slow += count;
 }
 
-/* Whether an error of that class tells of the service, or of us and what it was given. */
 static MpBreakerOutcome
-outcome_of_class(const char *class)
+outcome_of_class(MpErrorClass class)
 {
-	if (strcmp(class, "transient") == 0 || strcmp(class, "timeout") == 0 || strcmp(class, "unknown_outcome") == 0)
-		return MP_OUTCOME_FAILURE;
-	return MP_OUTCOME_IGNORED;
+	return mp_error_class_tells_of_service(class) ? MP_OUTCOME_FAILURE : MP_OUTCOME_IGNORED;
 }
 
 bool
-mp_breaker_failed(const MpBreakerCall *call, const char *class, double seconds, TimestampTz *retry_at)
+mp_breaker_failed(const MpBreakerCall *call, MpErrorClass class, double seconds, TimestampTz *retry_at)
 {
 	Pending    *p;
 

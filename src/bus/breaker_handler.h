@@ -6,6 +6,7 @@
 #define MP_BUS_BREAKER_HANDLER_H
 
 #include "bus/breaker.h"
+#include "core/error_class.h"
 
 /* A handler call under a breaker; all zero: under none. */
 typedef struct MpBreakerCall
@@ -38,6 +39,6 @@ extern void mp_breaker_succeeded(const MpBreakerCall *call, int count, double se
  * a probe and did: the breaker is what it found out about, not the event, and
  * *retry_at is when the next may try (0: now).
  */
-extern bool mp_breaker_failed(const MpBreakerCall *call, const char *class, double seconds, TimestampTz *retry_at);
+extern bool mp_breaker_failed(const MpBreakerCall *call, MpErrorClass class, double seconds, TimestampTz *retry_at);
 
 #endif							/* MP_BUS_BREAKER_HANDLER_H */

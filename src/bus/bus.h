@@ -88,7 +88,7 @@ extern Datum mp_event_to_row(const MpEvent *event);
 typedef struct MpPlan
 {
 	const char *sql;
-	Oid			types[16];
+	Oid			types[17];
 
 	/*
 	 * Read in the order of an index, whatever the statistics say: a sort of all

@@ -18,6 +18,7 @@
 #include "bus/order.h"
 #include "bus/position.h"
 #include "bus/replay.h"
+#include "bus/retry_budget.h"
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
 #include "core/position.h"
@@ -105,64 +106,91 @@ return_event(Claim *claim, const MpEvent *event, int attempt)
 	claim->wanted--;
 }
 
-/* When the next delivery may be claimed; DT_NOEND: none waits. */
+/* A delivery that is no retry needs no token of its subscription's budget. */
+#define IS_FRESH " AND d.attempt OPERATOR(pg_catalog.=) 0"
+
+/* When the first of the deliveries is due, or of those that are no retries. */
 static TimestampTz
-next_delivery(const Claim *claim)
+first_due(const Claim *claim, bool fresh)
 {
-	static MpPlan plan = {
-		.sql = "SELECT d.next_attempt_at FROM meal_planner.delivery d"
-		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
-		" AND d.token IS NULL ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1",
-	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
+#define FIRST_DUE(condition) \
+		"SELECT d.next_attempt_at FROM meal_planner.delivery d" \
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2" \
+		" AND d.token IS NULL" condition " ORDER BY d.account, d.subscription, d.next_attempt_at LIMIT 1"
+	static MpPlan first = {.sql = FIRST_DUE(""), .types = {TEXTOID, TEXTOID}, .in_index_order = true};
+	static MpPlan first_fresh = {.sql = FIRST_DUE(IS_FRESH), .types = {TEXTOID, TEXTOID}, .in_index_order = true};
 	Datum		values[2] = {PointerGetDatum(claim->account), claim->name};
 	bool		isnull;
 
-	mp_plan_execute(&plan, values, NULL, 1);
+	mp_plan_execute(fresh ? &first_fresh : &first, values, NULL, 1);
 	if (SPI_processed == 0)
 		return DT_NOEND;
 	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+/* When the next delivery may be claimed; DT_NOEND: none waits. */
+static TimestampTz
+next_delivery(const Claim *claim)
+{
+	TimestampTz due = first_due(claim, false);
+	TimestampTz ready_at = mp_retry_budget_ready_at(claim->subscription);
+
+	if (ready_at == 0 || due == DT_NOEND)
+		return due;
+	return Min(first_due(claim, true), Max(due, ready_at));
+}
+
 /* Of a key only the first delivery may be taken, and none while a claim holds the key. */
 static void
-block_due(const Claim *claim, const MpCursor *cursor)
+block_due(const Claim *claim, const MpCursor *cursor, bool fresh)
 {
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.block_due($1, $2, $3, $4, $5)",
-	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID}};
-	Datum		values[5] = {
+		.sql = "SELECT meal_planner.block_due($1, $2, $3, $4, $5, $6)",
+	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, BOOLOID}};
+	Datum		values[6] = {
 		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
-		Int64GetDatum(cursor->first_claim), Int32GetDatum(claim->wanted)
+		Int64GetDatum(cursor->first_claim), Int32GetDatum(claim->wanted), BoolGetDatum(fresh)
 	};
 
 	mp_plan_execute(&plan, values, NULL, 1);
 }
 
-/* What was retried, delayed or let go by somebody else, in log order. */
-static void
-take_deliveries(Claim *claim)
+/*
+ * What was retried, delayed or let go by somebody else, in log order, up to so
+ * many; `fresh`: no retries.  Returns how many were taken, *retries how many of
+ * these are such.  The subscription is asked for by what was found, or without
+ * statistics all deliveries of it might be read for each.
+ */
+static int
+take_due(Claim *claim, int wanted, bool fresh, int *retries)
 {
-	static MpPlan plan = {
-		.sql = "WITH due AS MATERIALIZED (SELECT d.position FROM meal_planner.delivery d"
-		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
-		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3"
-		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position LIMIT $4 FOR UPDATE SKIP LOCKED),"
-		" taken AS (UPDATE meal_planner.delivery u"
-		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due"
-		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) $2"
-		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail, u.replay_name)"
-		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail, t.replay_name FROM taken t CROSS JOIN LATERAL"
-		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1"
-		" AND e.position OPERATOR(pg_catalog.=) t.position LIMIT 1) e ORDER BY t.position",
-	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true};
+#define TAKE_DUE(condition) \
+		"WITH due AS MATERIALIZED (SELECT d.subscription, d.position FROM meal_planner.delivery d" \
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2" \
+		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3" condition \
+		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position LIMIT $4 FOR UPDATE SKIP LOCKED)," \
+		" taken AS (UPDATE meal_planner.delivery u" \
+		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due" \
+		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) due.subscription" \
+		" AND u.position OPERATOR(pg_catalog.=) due.position RETURNING u.position, u.attempt, u.detail, u.replay_name)" \
+		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail, t.replay_name FROM taken t CROSS JOIN LATERAL" \
+		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1" \
+		" AND e.position OPERATOR(pg_catalog.=) t.position LIMIT 1) e ORDER BY t.position"
+	static MpPlan all = {
+		.sql = TAKE_DUE(""), .types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true
+	};
+	static MpPlan fresh_only = {
+		.sql = TAKE_DUE(IS_FRESH), .types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true
+	};
 	Datum		values[5] = {
 		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
-		Int32GetDatum(claim->wanted), Int64GetDatum(0)
+		Int32GetDatum(wanted), Int64GetDatum(0)
 	};
 
+	*retries = 0;
 	begin_taking(claim);
 	values[4] = Int64GetDatum(claim->number);
-	mp_plan_execute(&plan, values, NULL, 0);
+	mp_plan_execute(fresh ? &fresh_only : &all, values, NULL, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -180,7 +208,30 @@ take_deliveries(Claim *claim)
 		if (!isnull)
 			event.replay_name = DatumGetTextPP(replay_name);
 		return_event(claim, &event, attempt);
-		claim->deliveries++;
+		*retries += attempt > 1;
+	}
+	return (int) SPI_processed;
+}
+
+/* Of the retries no more than there is budget for. */
+static void
+take_deliveries(Claim *claim, const MpCursor *cursor)
+{
+	bool		fresh = false;
+	int			wanted = 0;
+	int			taken = 0;
+
+	for (; claim->wanted > 0 && taken == wanted && !fresh; claim->deliveries += taken)
+	{
+		int			tokens = mp_retry_budget_take(claim->subscription, claim->wanted);
+		int			retries;
+
+		fresh = tokens == 0;
+		wanted = fresh ? claim->wanted : tokens;
+		if (claim->keys.table != NULL)
+			block_due(claim, cursor, fresh);
+		taken = take_due(claim, wanted, fresh, &retries);
+		mp_retry_budget_give_back(claim->subscription, tokens - retries);
 	}
 }
 
@@ -403,9 +454,7 @@ take(Claim *claim, TimestampTz *next_due)
 	due = next_delivery(claim);
 	if (due <= claim->now)
 	{
-		if (claim->keys.table != NULL)
-			block_due(claim, &cursor);
-		take_deliveries(claim);
+		take_deliveries(claim, &cursor);
 		put_away = true;
 	}
 

@@ -88,11 +88,10 @@ expire_claim(text *account, const MpSubscription *subscription, int64 number)
 		.sql = "SELECT meal_planner.expire_claim($1, $2, $3, $4, $5)",
 	.types = {TEXTOID, TEXTOID, INT8OID, FLOAT8OID, BOOLOID}};
 	MpFailedAttempt first = {.attempt = 1};
-	double		delay = 0;
-	MpVerdict	verdict = mp_retry_verdict(&subscription->policy, &first, mp_random_share(), &delay);
+	MpRetryPlan plan_of_first = mp_retry_plan(&subscription->policy, &first, mp_random_share());
 	Datum		values[5] = {
 		PointerGetDatum(account), CStringGetTextDatum(subscription->name), Int64GetDatum(number),
-		Float8GetDatum(delay), BoolGetDatum(verdict != MP_VERDICT_RETRY)
+		Float8GetDatum(plan_of_first.delay), BoolGetDatum(mp_verdict_is_dead(plan_of_first.verdict))
 	};
 
 	mp_plan_execute(&plan, values, NULL, 1);

@@ -20,7 +20,7 @@ extern bool mp_delivery_failed(MpSubscription *subscription, const MpEvent *even
 
 /* The same for a delivery, which counts its attempts itself. SPI is connected. */
 extern bool mp_delivery_failed_again(MpSubscription *subscription, Datum account, Datum position,
-									 bool permanent, const MpFailure *failure);
+									 const MpFailure *failure);
 
 /* It is done: the delivery goes, and with it the dead letter it replayed. SPI is connected. */
 extern void mp_delivery_finish(Datum account, Datum subscription, Datum position);

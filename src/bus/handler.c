@@ -88,7 +88,8 @@ mp_failure_of_error(const ErrorData *error, int event)
 			.detail = error->detail ? pstrdup(error->detail) : NULL,
 			.hint = error->hint ? pstrdup(error->hint) : NULL,
 			.context = error->context ? pstrdup(error->context) : NULL,
-			.event = event
+			.event = event,
+			.pid = MyProcPid
 	};
 }
 

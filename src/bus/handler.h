@@ -11,14 +11,23 @@
 /* What a handler's error was; the strings live in the caller's context. */
 typedef struct MpFailure
 {
-	char	   *sqlstate;
+	char	   *sqlstate;		/* or the code of a service, as in http:429; NULL: none */
 	char	   *message;
 	char	   *detail;
 	char	   *hint;
 	char	   *context;
 	int			event;			/* the number of the event that was being handled */
 	MpBreakerCall call;			/* refused: the handler was not called at all */
-	double		seconds;		/* that the call took */
+	double		seconds;		/* that the call took; 0: not known */
+	int			pid;			/* of the process that ran the handler; 0: none did, or it died */
+	char	   *worker;			/* the consumer's name; NULL: it has none */
+
+	/* What a consumer says itself. */
+	bool		untried;		/* it did not begin: nothing has failed */
+	bool		has_class;
+	MpErrorClass class;
+	bool		has_retry_after;
+	double		retry_after;
 } MpFailure;
 
 /*

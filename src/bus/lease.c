@@ -26,6 +26,9 @@
 #define MAX_LEASE			86400.0
 #define MAX_RETRY_AFTER		(365.0 * 86400.0)
 
+/* Of a service and its code, as in http:429 */
+#define LONGEST_CODE		100
+
 /* A claim whose row is locked by this transaction. */
 typedef struct Held
 {
@@ -41,6 +44,8 @@ typedef struct Held
 	Datum		keys;			/* text[]: order keys that end with it */
 	bool		no_keys;
 	const text *replay_name;	/* the stretch is of a replay; NULL: it is new */
+	TimestampTz claimed_at;
+	char	   *worker;			/* NULL: it has no name */
 } Held;
 
 typedef enum Place
@@ -68,7 +73,7 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	.types = {INT8OID, UUIDOID}};
 	static MpPlan lock = {
 		.sql = "SELECT c.after_position, c.up_to, c.settled, c.remaining, c.deliveries, c.keys, c.replay_name,"
-		" c.given_back FROM meal_planner.consumer_claim c"
+		" c.given_back, c.claimed_at, c.worker FROM meal_planner.consumer_claim c"
 		" WHERE c.account OPERATOR(pg_catalog.=) $1 AND c.subscription OPERATOR(pg_catalog.=) $2"
 		" AND c.number OPERATOR(pg_catalog.=) $3 AND c.lease_until OPERATOR(pg_catalog.>) $4 FOR UPDATE",
 	.types = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID}};
@@ -110,6 +115,8 @@ lock_claim(const pg_uuid_t *token, Held *held)
 	replay_name = SPI_getbinval(row, desc, 7, &isnull);
 	held->replay_name = isnull ? NULL : DatumGetTextPP(replay_name);
 	held->given_back = SPI_getbinval(row, desc, 8, &isnull);
+	held->claimed_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 9, &isnull));
+	held->worker = SPI_getvalue(row, desc, 10);
 	return true;
 }
 
@@ -380,33 +387,29 @@ mp_ack(PG_FUNCTION_ARGS)
  * Failing
  * ------------------------------------------------------------------------ */
 
-static bool
-is_permanent(FunctionCallInfo fcinfo)
+/* What the consumer says it was: a class, a code that has one, or nothing that was tried at all. */
+static void
+read_error_type(FunctionCallInfo fcinfo, MpFailure *failure)
 {
 	char	   *error_type = PG_ARGISNULL(2) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char	   *colon = strchr(error_type, ':');
 
-	if (strcmp(error_type, "permanent") != 0 && strcmp(error_type, "transient") != 0)
+	failure->has_class = mp_error_class_of_name(error_type, &failure->class);
+	if (failure->has_class)
+		return;
+	if (strcmp(error_type, "deferred") == 0)
+	{
+		failure->untried = true;
+		failure->has_class = true;
+		failure->class = MP_CLASS_SHUTDOWN;
+	}
+	else if (colon != NULL && colon != error_type && colon[1] != '\0' && strlen(error_type) <= LONGEST_CODE)
+		failure->sqlstate = error_type;
+	else
 		ereport(ERROR,
 				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: error_type must be transient or permanent"),
+				 errmsg("MP400: error_type must be transient or permanent, another class of errors, a code such as http:429, or deferred"),
 				 errhint("retry=no. Correct the argument.")));
-	return strcmp(error_type, "permanent") == 0;
-}
-
-static void
-set_retry_after(const Held *held, int64 position, double seconds)
-{
-	static MpPlan plan = {
-		.sql = "UPDATE meal_planner.delivery d"
-		" SET next_attempt_at = meal_planner.clock() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $4)"
-		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2"
-		" AND d.position OPERATOR(pg_catalog.=) $3",
-	.types = {TEXTOID, TEXTOID, INT8OID, FLOAT8OID}};
-	Datum		values[4] = {
-		PointerGetDatum(held->account), held->subscription, Int64GetDatum(position), Float8GetDatum(seconds)
-	};
-
-	mp_plan_execute(&plan, values, NULL, 0);
 }
 
 static bool
@@ -464,25 +467,25 @@ put_back_behind(Held *held, MpSubscription *subscription, const MpEvent *failed)
 
 /* Returns the word for what becomes of the event. */
 static const char *
-fail_event(Held *held, const pg_uuid_t *id, const MpFailure *failure, bool permanent, double retry_after)
+fail_event(Held *held, const pg_uuid_t *id, MpFailure *failure)
 {
 	MpSubscriptions *subscriptions = mp_subscriptions_hold();
 	MpSubscription *subscription = mp_subscription_find(subscriptions, TextDatumGetCString(held->subscription));
-	MpFailedAttempt attempt = {.permanent = permanent};
+	MpFailedAttempt attempt = {0};
 	MpEvent		event;
 	const char *outcome = "lease_lost";
+	TimestampTz held_for = mp_clock_now() - held->claimed_at;
 	Place		place = find_event(held, subscription, id, &event, &attempt.attempt);
 
+	failure->seconds = held_for / (double) USECS_PER_SEC;
+	failure->worker = held->worker;
 	if (place != NOT_HELD && subscription != NULL)
 	{
 		int64		position = mp_event_position(&event);
 		bool		again = place == IN_STRETCH
 			? mp_delivery_failed(subscription, &event, &attempt, failure)
-			: mp_delivery_failed_again(subscription, PointerGetDatum(held->account), Int64GetDatum(position),
-									   permanent, failure);
+			: mp_delivery_failed_again(subscription, PointerGetDatum(held->account), Int64GetDatum(position), failure);
 
-		if (again && retry_after >= 0)
-			set_retry_after(held, position, retry_after);
 		if (place == IN_STRETCH)
 		{
 			settle(held, position);
@@ -504,15 +507,15 @@ Datum
 mp_fail(PG_FUNCTION_ARGS)
 {
 	Held		held;
-	bool		permanent = is_permanent(fcinfo);
 	MpFailure	failure = {
-		.message = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3))
+		.message = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3)),
+		.has_retry_after = !PG_ARGISNULL(4), .retry_after = PG_ARGISNULL(4) ? 0 : PG_GETARG_FLOAT8(4)
 	};
-	double		retry_after = PG_ARGISNULL(4) ? -1 : PG_GETARG_FLOAT8(4);
 	const char *outcome = "lease_lost";
 
 	mp_require_preload();
-	if (!PG_ARGISNULL(4) && !(retry_after >= 0 && retry_after <= MAX_RETRY_AFTER))
+	read_error_type(fcinfo, &failure);
+	if (!(failure.retry_after >= 0 && failure.retry_after <= MAX_RETRY_AFTER))
 		ereport(ERROR,
 				(errcode(MP_ERRCODE_INVALID),
 				 errmsg("MP400: retry_after must be between 0 and %g", MAX_RETRY_AFTER),
@@ -525,7 +528,7 @@ mp_fail(PG_FUNCTION_ARGS)
 
 	mp_spi_connect();
 	if (lock_claim(PG_GETARG_UUID_P(0), &held))
-		outcome = fail_event(&held, PG_GETARG_UUID_P(1), &failure, permanent, retry_after);
+		outcome = fail_event(&held, PG_GETARG_UUID_P(1), &failure);
 	mp_spi_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(outcome));
 }

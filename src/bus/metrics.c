@@ -144,6 +144,27 @@ mp_metrics_count(const char *subscription, double milliseconds, bool failed)
 		pg_atomic_fetch_add_u64(&place->failures, 1);
 }
 
+uint64
+mp_metrics_successes(const char *subscription)
+{
+	char		name[NAME_BYTES];
+	Place	   *place;
+	uint64		calls = 0;
+	uint64		failures;
+
+	if (shared == NULL)
+		return 0;
+	strlcpy(name, subscription, sizeof(name));
+	place = find_place(name, pg_atomic_read_u32(&shared->taken));
+	if (place == NULL)
+		return 0;
+	/* failures first: a call is counted before its failure is */
+	failures = pg_atomic_read_u64(&place->failures);
+	for (int b = 0; b < BUCKETS; b++)
+		calls += pg_atomic_read_u64(&place->calls[b]);
+	return calls > failures ? calls - failures : 0;
+}
+
 /* The upper end of the bucket in which the share `quantile` of calls is reached. */
 static double
 percentile(const uint64 *calls, uint64 total, double quantile)

@@ -6,25 +6,17 @@
  * lock looks and then writes; it is the transaction's, so that others wait for
  * the end of the transaction, and go on at once when it aborts or its process
  * dies.  A unique index could not do this: a key may lie in one of several
- * buckets.  The look has to be at what is true now, also in a transaction that
- * keeps to one snapshot; what that snapshot does not show is a conflict.
+ * buckets.  The look is in operation_look.c.
  */
 #include "bus/bus.h"
 
-#include "access/xact.h"
 #include "bus/name_lock.h"
 #include "bus/position.h"
-#include "catalog/pg_type.h"
 #include "core/operation.h"
-#include "executor/spi.h"
-#include "storage/itemptr.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/uuid.h"
 
 PG_FUNCTION_INFO_V1(mp_sql_operation_lock);
-PG_FUNCTION_INFO_V1(mp_sql_operation_of_key);
-PG_FUNCTION_INFO_V1(mp_sql_operation_of_token);
 PG_FUNCTION_INFO_V1(mp_sql_operation_token);
 PG_FUNCTION_INFO_V1(mp_sql_operation_step);
 PG_FUNCTION_INFO_V1(mp_sql_operation_bucket);
@@ -42,86 +34,6 @@ mp_sql_operation_lock(PG_FUNCTION_ARGS)
 	LOCKTAG		tag = mp_lock_of_names("operation", names, 3);
 
 	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL);
-}
-
-/* ------------------------------------------------------------------------
- * The look
- * ------------------------------------------------------------------------ */
-
-static bool
-same_version(SPITupleTable *rows, uint64 count, const ItemPointerData *place, Oid relation)
-{
-	bool		isnull;
-
-	if (count == 0)
-		return false;
-	return ItemPointerEquals((ItemPointer) DatumGetPointer(SPI_getbinval(rows->vals[0], rows->tupdesc, 2, &isnull)),
-							 (ItemPointer) place) &&
-		DatumGetObjectId(SPI_getbinval(rows->vals[0], rows->tupdesc, 3, &isnull)) == relation;
-}
-
-/*
- * The row that a plan finds now: columns o, ctid, tableoid.  A transaction that
- * keeps to one snapshot is refused when the snapshot shows something else: what
- * it would do is founded on what is no more.
- */
-static Datum
-look_up(FunctionCallInfo fcinfo, MpPlan *plan, Datum *values)
-{
-	Datum		answer = (Datum) 0;
-	bool		isnull = true;
-
-	mp_spi_connect();
-	(void) mp_plan_read_latest(plan, values, NULL, 1);
-	if (SPI_processed > 0)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		ItemPointerData place;
-		Oid			relation;
-
-		answer = SPI_datumTransfer(SPI_getbinval(row, desc, 1, &isnull), false, -1);
-		ItemPointerCopy((ItemPointer) DatumGetPointer(SPI_getbinval(row, desc, 2, &isnull)), &place);
-		relation = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-		isnull = false;
-		if (IsolationUsesXactSnapshot())
-		{
-			mp_plan_execute(plan, values, NULL, 1);
-			if (!same_version(SPI_tuptable, SPI_processed, &place, relation))
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not serialize access due to concurrent use of an operation's key")));
-		}
-	}
-	mp_spi_finish();
-	fcinfo->isnull = isnull;
-	return answer;
-}
-
-Datum
-mp_sql_operation_of_key(PG_FUNCTION_ARGS)
-{
-	static MpPlan plan = {
-		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
-		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.operation OPERATOR(pg_catalog.=) $2"
-		" AND o.key OPERATOR(pg_catalog.=) $3 AND o.expires_at OPERATOR(pg_catalog.>) $4"
-		" LIMIT 1",
-	.types = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .in_index_order = true};
-	Datum		values[4] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
-
-	return look_up(fcinfo, &plan, values);
-}
-
-Datum
-mp_sql_operation_of_token(PG_FUNCTION_ARGS)
-{
-	static MpPlan plan = {
-		.sql = "SELECT o, o.ctid, o.tableoid FROM meal_planner.operation o"
-		" WHERE o.token OPERATOR(pg_catalog.=) $1 AND o.expires_at OPERATOR(pg_catalog.>) $2 LIMIT 1",
-	.types = {UUIDOID, TIMESTAMPTZOID}, .in_index_order = true};
-	Datum		values[2] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
-
-	return look_up(fcinfo, &plan, values);
 }
 
 /* ------------------------------------------------------------------------

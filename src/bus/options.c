@@ -12,6 +12,8 @@
 
 PG_FUNCTION_INFO_V1(mp_backoff);
 
+#define MP_SERVICE_NAME_BYTES	50
+
 typedef struct Parse
 {
 	MpOptions	options;
@@ -23,21 +25,80 @@ static const MpNumberOption policy_options[] = {
 	{"base_delay", 0, 86400, false, offsetof(MpOptions, policy.base_delay)},
 	{"multiplier", 1, 100, false, offsetof(MpOptions, policy.multiplier)},
 	{"max_delay", 0.001, MP_MAX_DELAY, false, offsetof(MpOptions, policy.max_delay)},
-	{"jitter", 0, 1, false, offsetof(MpOptions, policy.jitter)},
 	{"max_age", 0.001, MP_MAX_DELAY, false, offsetof(MpOptions, policy.max_age)}
 };
 
-static const MpNumberOption timeout_option = {
-	"timeout", 0.001, 86400, false, offsetof(MpOptions, timeout)
+static const MpNumberOption other_options[] = {
+	{"timeout", 0.001, 86400, false, offsetof(MpOptions, timeout)},
+	{"max_replays", 1, 1000, true, offsetof(MpOptions, max_replays)},
+	{"redrive_window", 0.001, MP_MAX_DELAY, false, offsetof(MpOptions, redrive_window)}
 };
+
+static const MpNumberOption budget_options[] = {
+	{"per_second", 0.0001, 1000000, false, offsetof(MpRetryBudget, per_second)},
+	{"burst", 1, 1000000, false, offsetof(MpRetryBudget, burst)},
+	{"per_success", 0, 1000, false, offsetof(MpRetryBudget, per_success)}
+};
+
+/* A share of the delay, or AWS's word for one. */
+static void
+set_jitter(MpRetryPolicy *policy, const MpJson *value)
+{
+	static const MpNumberOption share = {"jitter", 0, 1, false, offsetof(MpRetryPolicy, jitter)};
+
+	if (mp_option_is(value, "full"))
+		policy->jitter = MP_JITTER_FULL;
+	else if (mp_option_is(value, "equal"))
+		policy->jitter = MP_JITTER_EQUAL;
+	else if (mp_option_is(value, "none"))
+		policy->jitter = 0;
+	else if (value->kind == MP_JSON_STRING)
+		mp_option_refuse("jitter must be none, equal, full or a number between 0 and 1");
+	else
+		mp_option_set_number(policy, &share, value);
+}
+
+static bool
+visit_budget(const char *key, size_t key_len, const MpJson *value, void *context)
+{
+	MpRetryBudget *budget = context;
+	char	   *name = pnstrdup(key, key_len);
+
+	for (size_t i = 0; i < lengthof(budget_options); i++)
+	{
+		if (strcmp(name, budget_options[i].name) == 0)
+		{
+			mp_option_set_number(budget, &budget_options[i], value);
+			return true;
+		}
+	}
+	mp_option_refuse(psprintf("unknown option \"retry_budget.%s\", known are per_second, burst and per_success", name));
+	return false;
+}
+
+static void
+set_budget(MpRetryBudget *budget, const MpJson *value)
+{
+	if (value->kind != MP_JSON_OBJECT)
+		mp_option_refuse("retry_budget must be a JSON object");
+	(void) mp_json_reader.each(value, visit_budget, budget);
+	if (budget->per_second == 0)
+		mp_option_refuse("retry_budget needs per_second");
+}
 
 /* Those that are not of the policy; false when it is none. */
 static bool
 set_option(MpOptions *options, const char *name, const MpJson *value)
 {
-	if (strcmp(name, timeout_option.name) == 0)
-		mp_option_set_number(options, &timeout_option, value);
-	else if (strcmp(name, "start") == 0)
+	for (size_t i = 0; i < lengthof(other_options); i++)
+	{
+		if (strcmp(name, other_options[i].name) == 0)
+		{
+			mp_option_set_number(options, &other_options[i], value);
+			return true;
+		}
+	}
+	if (strcmp(name, "start") == 0)
 	{
 		/* the time it names is read in SQL */
 		if (value->kind != MP_JSON_STRING)
@@ -62,6 +123,21 @@ set_option(MpOptions *options, const char *name, const MpJson *value)
 			mp_option_refuse(psprintf("breaker must be a name of 1 to %d bytes", MP_BREAKER_NAME_BYTES));
 		options->breaker = pnstrdup(value->text, value->len);
 	}
+	else if (strcmp(name, "service") == 0)
+	{
+		if (value->kind != MP_JSON_STRING || value->len < 1 || value->len > MP_SERVICE_NAME_BYTES ||
+			memchr(value->text, ':', value->len) != NULL)
+			mp_option_refuse(psprintf("service must be a name of 1 to %d bytes without a colon", MP_SERVICE_NAME_BYTES));
+		options->service = pnstrdup(value->text, value->len);
+	}
+	else if (strcmp(name, "retry_budget") == 0)
+		set_budget(&options->budget, value);
+	else if (strcmp(name, "on_unknown_outcome") == 0)
+	{
+		options->policy.stop_if_unknown = mp_option_is(value, "dead");
+		if (!options->policy.stop_if_unknown && !mp_option_is(value, "retry"))
+			mp_option_refuse("on_unknown_outcome must be retry or dead");
+	}
 	else
 		return false;
 	return true;
@@ -81,20 +157,27 @@ visit_option(const char *key, size_t key_len, const MpJson *value, void *context
 			return true;
 		}
 	}
+	if (strcmp(name, "jitter") == 0)
+	{
+		set_jitter(&parse->options.policy, value);
+		return true;
+	}
 	if (parse->all && set_option(&parse->options, name, value))
 		return true;
 	ereport(ERROR,
 			(errcode(MP_ERRCODE_INVALID),
 			 errmsg("MP400: unknown option \"%s\"", name),
 			 errhint("retry=no. Known are max_attempts, base_delay, multiplier, max_delay, jitter%s max_age%s.",
-					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead, breaker and start" : "")));
+					 parse->all ? "," : " and", parse->all ? ", timeout, order_key, on_dead, max_replays, redrive_window, on_unknown_outcome, breaker, service, retry_budget and start" : "")));
 	return false;
 }
 
 static MpOptions
 parse_options(Jsonb *options, bool all)
 {
-	Parse		parse = {.options.policy = MP_RETRY_POLICY_DEFAULT, .all = all};
+	Parse		parse = {
+		.options.policy = MP_RETRY_POLICY_DEFAULT, .options.budget = MP_RETRY_BUDGET_DEFAULT, .all = all
+	};
 	MpJson		root;
 
 	if (options == NULL)

@@ -226,6 +226,7 @@ highest_stored_position(void)
 		" UNION ALL SELECT pg_catalog.max(b.token) FROM meal_planner.worker_batch b"
 		" UNION ALL SELECT pg_catalog.max(k.number) FROM meal_planner.consumer_claim k"
 		" UNION ALL SELECT pg_catalog.max(r.id) FROM meal_planner.replay r"
+		" UNION ALL SELECT pg_catalog.max(t.id) FROM meal_planner.redrive t"
 		" UNION ALL SELECT pg_catalog.max(c.position) FROM meal_planner.subscription_cursor c"
 		" UNION ALL SELECT pg_catalog.max(s.start_position) FROM meal_planner.subscription s"
 		" WHERE (s.options OPERATOR(pg_catalog.->>) 'start'::pg_catalog.text) IS NULL"

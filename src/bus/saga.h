@@ -147,11 +147,12 @@ typedef struct MpSagaAlert
 	const MpSagaInstance *instance;
 	int			step;
 	bool		parked;
+	const char *error;			/* SQLSTATE, or the type of the error */
 	const char *message;
 } MpSagaAlert;
 
 extern void mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, bool parked,
-							   const char *message);
+							   const char *error, const char *message);
 
 /* Writes what has changed.  SPI is connected. */
 extern void mp_saga_put_down(MpSagaHand *hand);

@@ -80,7 +80,7 @@ wait_for_deployment(MpSagaHand *hand, MpSagaInstance *instance, int step, bool u
 								   "then", "retry", "after_seconds", "60", NULL);
 	instance->saga = *before;
 	hold_back(instance, step, undo, hand->now + PATIENCE_US);
-	mp_saga_note_alert(hand, instance, step, false, failure->message);
+	mp_saga_note_alert(hand, instance, step, false, failure->sqlstate, failure->message);
 }
 
 /* Sagas that run in one subtransaction, from one to the next in their order. */
@@ -197,24 +197,26 @@ run_single(void *argument)
 	mp_guise_end(&guise);
 }
 
-static char *
+static MpErrorClass
 class_of_error(const char *sqlstate)
 {
 	static MpPlan plan = {
 		.sql = "SELECT meal_planner.classify_error($1, NULL::pg_catalog.text)",
 	.types = {TEXTOID}};
 	Datum		values[1] = {CStringGetTextDatum(sqlstate)};
+	MpErrorClass class = MP_CLASS_TRANSIENT;
 
 	mp_plan_execute(&plan, values, NULL, 1);
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	(void) mp_error_class_of_name(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), &class);
+	return class;
 }
 
 /* An attempt has failed that began from that state. */
 static void
 settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, const MpSaga *before,
-			   const MpFailure *failure, const char *class)
+			   const MpFailure *failure, MpErrorClass class)
 {
-	bool		permanent = strcmp(class, "permanent") == 0;
+	bool		permanent = class == MP_CLASS_PERMANENT;
 	MpSagaAttempt attempt = {
 		.step = step, .undo = undo, .run = instance->saga.step[step].run,
 		.outcome = permanent ? MP_SAGA_OUTCOME_PERMANENT : MP_SAGA_OUTCOME_TRANSIENT,
@@ -223,7 +225,7 @@ settle_failure(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo, 
 														   MP_SAGA_MESSAGE_BYTES))
 	};
 
-	if (strcmp(class, "deploy") == 0)
+	if (class == MP_CLASS_DEPLOY)
 		wait_for_deployment(hand, instance, step, undo, before, failure);
 	else if (!mp_saga_settle(hand, instance, &attempt))
 		elog(ERROR, "outcome of a step of a saga was refused");
@@ -258,7 +260,7 @@ call_step(MpSagaHand *hand, MpSagaInstance *instance, int step, bool undo)
 	}
 	else
 	{
-		char	   *class = class_of_error(failure.sqlstate);
+		MpErrorClass class = class_of_error(failure.sqlstate);
 
 		settle_failure(hand, instance, step, undo, &before, &failure, class);
 		(void) mp_breaker_failed(&call, class, (GetCurrentTimestamp() - began) / (double) USECS_PER_SEC, &retry_at);

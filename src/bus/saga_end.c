@@ -17,13 +17,13 @@ mp_saga_alert(const MpSagaHand *hand, const MpSagaAlert *alert)
 {
 	const MpSagaInstance *instance = alert->instance;
 	static MpPlan plan = {
-		.sql = "SELECT meal_planner.raise_saga_alert($1, $2, $3, $4, $5, $6)",
-	.types = {TEXTOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}};
-	bool		nulls[6] = {false};
-	Datum		values[6] = {
+		.sql = "SELECT meal_planner.raise_saga_alert($1, $2, $3, $4, $5, $6, $7)",
+	.types = {TEXTOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}};
+	bool		nulls[7] = {false};
+	Datum		values[7] = {
 		hand->account, UUIDPGetDatum(&instance->id), CStringGetTextDatum(instance->program->name),
 		mp_text_or_null(alert->step < 0 ? NULL : instance->program->definition->steps[alert->step].name, &nulls[3]),
-		CStringGetTextDatum(alert->message), BoolGetDatum(alert->parked)
+		CStringGetTextDatum(alert->error), CStringGetTextDatum(alert->message), BoolGetDatum(alert->parked)
 	};
 
 	mp_plan_execute(&plan, values, nulls, 0);

@@ -86,7 +86,8 @@ note_failure(MpSagaHand *hand, MpSagaInstance *instance, const MpSagaAttempt *at
 	if (!attempt->undo || parked)
 		mp_saga_keep_error(instance, cause_before, attempt->step, attempt->error_type, attempt->sqlstate, attempt->message);
 	if (parked)
-		mp_saga_note_alert(hand, instance, attempt->step, true, attempt->message);
+		mp_saga_note_alert(hand, instance, attempt->step, true,
+						   attempt->sqlstate ? attempt->sqlstate : attempt->error_type, attempt->message);
 }
 
 /* A success counts for its breaker once it is committed, a failure at once. */
@@ -104,7 +105,7 @@ tell_breaker(const MpSagaHand *hand, const MpSagaInstance *instance, int step, c
 	if (outcome == MP_SAGA_OUTCOME_SUCCESS)
 		mp_breaker_succeeded(&call, 1, seconds);
 	else
-		(void) mp_breaker_failed(&call, outcome == MP_SAGA_OUTCOME_PERMANENT ? "permanent" : "transient",
+		(void) mp_breaker_failed(&call, outcome == MP_SAGA_OUTCOME_PERMANENT ? MP_CLASS_PERMANENT : MP_CLASS_TRANSIENT,
 								 seconds, &retry_at);
 }
 

@@ -304,7 +304,8 @@ mp_saga_note(MpSagaHand *hand, const MpSagaInstance *instance, const char *word)
 }
 
 void
-mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, bool parked, const char *message)
+mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, bool parked,
+				   const char *error, const char *message)
 {
 	if (hand->alert_count == hand->alert_room)
 	{
@@ -315,7 +316,7 @@ mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, b
 	}
 	hand->alerts[hand->alert_count++] = (MpSagaAlert)
 	{
-		.instance = instance, .step = step, .parked = parked, .message = message
+		.instance = instance, .step = step, .parked = parked, .error = error, .message = message
 	};
 }
 

@@ -6,6 +6,7 @@
  * run as that role.  It saves as the owner of the tables.
  */
 #include "bus/breaker.h"
+#include "bus/event.h"
 #include "bus/event_json.h"
 #include "bus/position.h"
 #include "bus/subscription.h"
@@ -103,6 +104,27 @@ check_handler(Oid handler, const char *mode)
 	(void) mp_handler_sets_path(handler);
 }
 
+/*
+ * Whoever remembers what an event has done (its idempotency key, operations
+ * named by its id) has to remember it as long as the event may come again.
+ */
+static void
+check_memory(const MpOptions *options)
+{
+	double		span = mp_retry_span(&options->policy);
+
+	if (options->redrive_window > 0 && options->redrive_window <= span)
+		refuse(psprintf("redrive_window must be longer than the retries, which go on for %.15g s", span),
+			   "Letters die when it is over: none could be redriven.");
+	if (options->redrive_window >= mp_idempotency_ttl)
+		refuse(psprintf("redrive_window must be shorter than meal_planner.idempotency_ttl, which is %d s", mp_idempotency_ttl),
+			   "What is replayed later than that may take effect twice.");
+	if (span >= mp_idempotency_ttl)
+		ereport(WARNING,
+				(errmsg("retries go on for %.15g s, longer than idempotency keys are remembered (%d s)", span, mp_idempotency_ttl),
+				 errhint("Retry for a shorter time (max_attempts, max_delay, max_age), or raise meal_planner.idempotency_ttl.")));
+}
+
 Datum
 mp_subscribe(PG_FUNCTION_ARGS)
 {
@@ -115,6 +137,7 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	bool		nulls[7] = {false};
 	Oid			caller;
 	int			caller_context;
+	MpOptions	options;
 	char	   *breaker;
 
 	mp_require_preload();
@@ -126,10 +149,12 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	if (strcmp(mode, "inline") != 0 && strcmp(mode, "worker") != 0 && strcmp(mode, "pull") != 0)
 		refuse("mode must be inline, worker or pull", "Correct the argument.");
 	(void) mp_compile_pattern(PG_GETARG_JSONB_P(1), CurrentMemoryContext);
-	breaker = mp_options_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4)).breaker;
+	options = mp_options_of_jsonb(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4));
+	breaker = options.breaker;
 	if (breaker != NULL && strcmp(mode, "pull") == 0)
 		refuse("option breaker needs a handler", "A consumer asks with mp_breaker_acquire before it calls its service.");
 	check_handler(handler, mode);
+	check_memory(&options);
 
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);

@@ -169,6 +169,7 @@ compile_subscription(MpSubscription *subscription, Jsonb *options, Jsonb *patter
 		subscription->block_key = checked.block_key;
 		subscription->timeout = checked.timeout;
 		subscription->breaker = checked.breaker;
+		subscription->budget = checked.budget;
 		subscription->pattern = mp_compile_pattern(pattern, context);
 	}
 	PG_CATCH();

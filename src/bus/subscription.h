@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "core/backoff.h"
 #include "core/pattern.h"
+#include "core/retry_budget.h"
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
@@ -28,6 +29,10 @@ typedef struct MpOptions
 	bool		block_key;		/* on_dead: a dead letter blocks its key */
 	double		timeout;		/* of a call, in seconds; 0: none */
 	char	   *breaker;		/* name; NULL: none */
+	char	   *service;		/* whose codes its errors have; NULL: none */
+	MpRetryBudget budget;
+	int			max_replays;	/* of a dead letter until it is parked; 0: the default */
+	double		redrive_window; /* seconds from the first failure; 0: no limit */
 } MpOptions;
 
 typedef struct MpSubscription
@@ -44,6 +49,7 @@ typedef struct MpSubscription
 	bool		block_key;
 	double		timeout;
 	char	   *breaker;		/* NULL: none */
+	MpRetryBudget budget;
 
 	char	   *handler;		/* qualified signature */
 	char	   *owner;			/* role it runs as */

@@ -26,7 +26,7 @@
 static int64 my_token = 0;
 static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
-static bool turn = false;
+static int	turn = 0;			/* 0..3: each of four kinds of work can be first */
 static TimestampTz next_chores = 0;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
@@ -102,7 +102,7 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 	(void) LockAcquire(&my_lock, ExclusiveLock, true, false);
 	deadline = max_seconds > 0
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
-	turn = false;
+	turn = 0;
 	next_chores = 0;
 	mp_notice_begin_sweep(deadline);
 	PG_RETURN_INT64(my_token);
@@ -132,8 +132,8 @@ mp_sweep_time_left(PG_FUNCTION_ARGS pg_attribute_unused())
 Datum
 mp_sweep_turn(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	turn = !turn;
-	PG_RETURN_BOOL(!turn);
+	turn = (turn + 1) % 4;
+	PG_RETURN_INT32(turn);
 }
 
 static bool

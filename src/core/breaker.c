@@ -187,11 +187,11 @@ open_breaker(const MpBreakerConfig *config, MpBreaker *breaker, MpBreakerReason 
 	breaker->open_until = at + breaker->open_length;
 }
 
-/* After it was open by force the next caller tries; else it begins anew. */
+/* After it was open by force the next caller tries; else, and where it only measures, it begins anew. */
 static void
-end_force(MpBreaker *breaker, MpBreakerReason reason, int64_t now, MpBreakerSteps *steps)
+end_force(const MpBreakerConfig *config, MpBreaker *breaker, MpBreakerReason reason, int64_t now, MpBreakerSteps *steps)
 {
-	bool		was_open = breaker->forced == MP_FORCE_OPEN;
+	bool		was_open = breaker->forced == MP_FORCE_OPEN && !config->metrics_only;
 
 	breaker->forced = MP_FORCE_NONE;
 	breaker->forced_until = 0;
@@ -245,7 +245,7 @@ mp_breaker_settle(const MpBreakerConfig *config, MpBreaker *breaker, int64_t now
 	int64_t		lost;
 
 	if (breaker->forced != MP_FORCE_NONE && breaker->forced_until != 0 && breaker->forced_until <= now)
-		end_force(breaker, MP_REASON_EXPIRED, now, steps);
+		end_force(config, breaker, MP_REASON_EXPIRED, now, steps);
 	if (breaker->forced != MP_FORCE_NONE)
 		return;
 	follow_clock(config, breaker, now);
@@ -258,22 +258,29 @@ static MpBreakerAnswer
 give_probe(const MpBreakerConfig *config, MpBreaker *breaker, int64_t now)
 {
 	int64_t		retry_at = now + MP_BREAKER_RETRY_US;
+	MpBreakerPermit *unused = NULL;
+	int			out = 0;
 
-	for (int i = 0; i < config->half_open_permits; i++)
+	/* all of them: more may be out than there are permits, since it was configured anew */
+	for (int i = 0; i < MP_BREAKER_MAX_PERMITS; i++)
 	{
 		MpBreakerPermit *permit = &breaker->permit[i];
 
 		if (permit->serial == 0)
+			unused = permit;
+		else
 		{
-			breaker->last_serial = breaker->last_serial % SERIAL_MAX + 1;
-			permit->serial = breaker->last_serial;
-			permit->lease_until = now + microseconds(config->permit_seconds);
-			return (MpBreakerAnswer) {.allowed = true, .permit = mp_permit_make(breaker->epoch, permit->serial)};
+			out++;
+			if (permit->lease_until < retry_at)
+				retry_at = permit->lease_until;
 		}
-		if (permit->lease_until < retry_at)
-			retry_at = permit->lease_until;
 	}
-	return (MpBreakerAnswer) {.retry_at = retry_at};
+	if (out >= config->half_open_permits)
+		return (MpBreakerAnswer) {.retry_at = retry_at};
+	breaker->last_serial = breaker->last_serial % SERIAL_MAX + 1;
+	unused->serial = breaker->last_serial;
+	unused->lease_until = now + microseconds(config->permit_seconds);
+	return (MpBreakerAnswer) {.allowed = true, .permit = mp_permit_make(breaker->epoch, unused->serial)};
 }
 
 MpBreakerAnswer
@@ -363,7 +370,7 @@ mp_breaker_force(const MpBreakerConfig *config, MpBreaker *breaker, int64_t now,
 	if (force == MP_FORCE_NONE)
 	{
 		if (breaker->forced != MP_FORCE_NONE)
-			end_force(breaker, MP_REASON_RELEASED, now, steps);
+			end_force(config, breaker, MP_REASON_RELEASED, now, steps);
 		return;
 	}
 	breaker->forced = force;

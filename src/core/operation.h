@@ -56,6 +56,8 @@ extern MpOperationStep mp_operation_step(MpOperationState state, bool same_reque
 /* What does not expire: operations that wait for their end however long. */
 #define MP_BUCKET_FOREVER	(MP_BUCKET_LEVELS * MP_BUCKET_RING)
 
+#define MP_BUCKETS			(MP_BUCKET_FOREVER + 1)
+
 #define MP_KEPT_MAX			(366 * 86400.0) /* seconds */
 
 /*

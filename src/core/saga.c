@@ -267,12 +267,13 @@ fail(const MpSagaDefinition *definition, MpSaga *saga, const MpSagaReport *repor
 	MpFailedAttempt failed = {
 		.attempt = record->attempt,
 		.crashes = report->crashes,
-		.permanent = report->outcome == MP_SAGA_OUTCOME_PERMANENT,
+		.class = report->outcome == MP_SAGA_OUTCOME_PERMANENT ? MP_CLASS_PERMANENT : MP_CLASS_TRANSIENT,
 		.age = report->age
 	};
+	MpRetryPlan plan = mp_retry_plan(report->undo ? &step->undo_retry : &step->retry, &failed, report->random);
 
-	settled->verdict = mp_retry_verdict(report->undo ? &step->undo_retry : &step->retry, &failed,
-										report->random, &settled->delay);
+	settled->verdict = plan.verdict;
+	settled->delay = plan.delay;
 	if (report->undo)
 		record->state = settled->verdict == MP_VERDICT_RETRY ? MP_SAGA_STEP_UNDO_WAITING : MP_SAGA_STEP_UNDO_PARKED;
 	else if (saga->back)

@@ -2,16 +2,14 @@
  * saga_migrate.c
  *		An instance of a saga under another version of its definition.
  */
-#include <stdio.h>
 #include <string.h>
 
-#include "core/saga.h"
+#include "core/saga_definition.h"
 
 static MpSagaAnswer
 refuse(MpSagaError *error, int step, const char *name, const char *reason)
 {
-	error->step = step + 1;
-	snprintf(error->message, sizeof(error->message), "step \"%s\": %s", name, reason);
+	(void) mp_saga_refuse(error, step, name, "%s", reason);
 	return MP_SAGA_NOT_NOW;
 }
 

@@ -247,8 +247,24 @@ class Bus(RuleBasedStateMachine):
 
     @invariant()
     def alerts_are_the_same(self):
-        found = self.key_of("SELECT event_id, subscription FROM mp_alerts WHERE account = %s")
+        found = self.key_of("""SELECT l.event_id, a.subscription FROM meal_planner.alert a
+                                 JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id
+                                WHERE a.account = %s""")
         assert found == self.expected(lambda key, name, d: [(key, name)] * d.alerts)
+        assert database.value("SELECT coalesce(sum(entries), 0) FROM mp_alerts WHERE account = %s", self.account) == len(found)
+
+    @invariant()
+    def attempts_are_kept(self):
+        """As many as were used up, and none of what went well."""
+        found = self.key_of("""SELECT event_id, subscription, count(*) FROM mp_attempts
+                                WHERE account = %s AND live AND counted GROUP BY event_id, subscription""")
+        assert found == self.expected(lambda key, name, d: [(key, name, d.attempt)] if d.attempt else [])
+        found = self.key_of("""SELECT l.event_id, l.subscription, count(*)
+                                 FROM mp_dlq l, mp_dlq_attempts(l.id) a
+                                WHERE l.account = %s AND l.status = 'dead' AND a.counted AND a.replay = l.replay_count
+                                GROUP BY l.event_id, l.subscription""")
+        assert found == self.expected(
+            lambda key, name, d: [(key, name, d.letter[2] + 1)] if d.letter and d.letter[0] == "dead" else [])
 
     @invariant()
     def the_log_is_in_order(self):

@@ -45,7 +45,8 @@ STATE = """
 SELECT json_build_object(
     'deliveries', (SELECT coalesce(json_agg(json_build_array(d.account, d.subscription, d.position, d.event_id, d.attempt,
                           CASE WHEN d.next_attempt_at < 'infinity'
-                               THEN round(extract(epoch FROM d.next_attempt_at - c.now) / 100)::int END, d.token)), '[]')
+                               THEN round(extract(epoch FROM d.next_attempt_at - c.now) / 100)::int END, d.token,
+                          (SELECT count(*) FROM jsonb_array_elements(d.history) h WHERE (h ->> 'counted')::boolean))), '[]')
                      FROM meal_planner.delivery d WHERE d.account = ANY (a.accounts) AND d.subscription LIKE 'pull %%'),
     'claims', (SELECT coalesce(json_agg(json_build_array(l.account, l.subscription, l.number, l.token,
                       l.after_position, l.up_to, l.settled, l.remaining, l.deliveries, l.worker,
@@ -562,9 +563,10 @@ class Bus(RuleBasedStateMachine):
                 places[event.number].append("not reached")
         tokens = {row[0]: row[1] for row in claims}
         held = {token: set() for token in tokens.values()}
-        for position, event_id, attempt, due, number in deliveries:
+        for position, event_id, attempt, due, number, failures in deliveries:
             event = by_position[position]
             assert event.id == event_id
+            assert failures == attempt - (number is not None)     # as many are kept as were used up
             if number is None:
                 places[event.number].append(("waiting", attempt, due))
             else:

@@ -31,6 +31,12 @@ INSERT INTO api VALUES
 ('mp_send_to_dlq', $$event_id uuid, error_type text, error_message text, retry_count integer DEFAULT 0, subscription text DEFAULT NULL::text, account text DEFAULT 'local'::text$$, 'bigint'),
 ('mp_replay_dlq', 'dlq_id bigint, detail jsonb DEFAULT NULL::jsonb', 'text'),
 ('mp_discard_dlq', 'dlq_id bigint, reason text', 'void'),
+('mp_dlq_attempts', 'dlq_id bigint', 'TABLE(replay integer, attempt integer, counted boolean, failed_at timestamp with time zone, seconds double precision, sqlstate text, error_message text, error_detail text, error_hint text, error_context text, verdict text, worker text, pid integer, replay_name text)'),
+('mp_acknowledge_alert', 'id bigint, reason text DEFAULT NULL::text', 'boolean'),
+('mp_redrive_dlq', $$filter jsonb DEFAULT '{}'::jsonb, max_per_second double precision DEFAULT NULL::double precision, dry_run boolean DEFAULT false$$, 'jsonb'),
+('mp_pause_redrive', $$id bigint, reason text DEFAULT NULL::text$$, 'boolean'),
+('mp_resume_redrive', 'id bigint', 'boolean'),
+('mp_cancel_redrive', $$id bigint, reason text DEFAULT NULL::text$$, 'boolean'),
 ('mp_replay', $$subscription text, from_time timestamp with time zone DEFAULT NULL::timestamp with time zone, to_time timestamp with time zone DEFAULT NULL::timestamp with time zone, pattern jsonb DEFAULT NULL::jsonb$$, 'bigint'),
 ('mp_cancel_replay', 'id bigint', 'boolean'),
 ('mp_replay_name', '', 'text'),
@@ -54,6 +60,7 @@ INSERT INTO api VALUES
 ('mp_saga_graph', 'name text DEFAULT NULL::text, saga_id uuid DEFAULT NULL::uuid', 'text'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
+('mp_set_error_class', 'service text, code text, class text', 'void'),
 ('mp_create_recipe', 'recipe jsonb', 'uuid'),
 ('mp_parse_ingredient', 'line text', 'jsonb'),
 ('mp_recipe_nutrition', 'id uuid', 'jsonb'),
@@ -69,7 +76,6 @@ CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
     ('the rule language and CloudEvents', 'mp_emit_cloudevent mp_cloudevent'),
-    ('issue 4', 'mp_redrive_dlq'),
     ('a later issue', 'mp_health mp_update_recipe mp_delete_recipe mp_import_recipe mp_track_food mp_nutrition_day mp_activate_meal_plan'),
     ('a later issue', 'mp_update_shopping_list mp_complete_shopping_list mp_start_sync mp_apply_sync_page mp_finish_sync mp_rebuild_projections')
   ) AS m (issue, names);
@@ -77,18 +83,21 @@ SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
 -- Operator views: the columns that are documented, in any order, among others.
 CREATE TEMP TABLE api_view (name text PRIMARY KEY, columns text[] NOT NULL);
 INSERT INTO api_view VALUES
-('mp_dlq', '{id,event_id,subscription,detail_type,error_type,sqlstate,error_message,retry_count,status,first_failed_at,dead_at,replay_count,event}'),
+('mp_dlq', '{id,event_id,subscription,detail_type,error_type,sqlstate,error_message,retry_count,status,first_failed_at,dead_at,replay_count,event,first_sqlstate,first_error_message,attempts}'),
 ('mp_event_rates', '{account,detail_type,source}'),
 ('mp_subscriptions', '{name,cursor,lag_events,lag_seconds,in_flight,retrying,blocked,dead,paused,broken}'),
-('mp_dlq_depth', '{subscription,error_type,depth,oldest}'),
+('mp_dlq_depth', '{subscription,error_type,depth,oldest,parked}'),
+('mp_redrives', '{id,state,letters,done,failed,blocked,refused,skipped,in_flight,remaining,max_per_second,requested_by,reason,created_at,state_reason}'),
 ('mp_handler_stats', '{subscription,calls,failures,p50_ms,p95_ms,p99_ms}'),
 ('mp_breakers', '{name,state,consecutive_failures,opened_at,retry_at,epoch,permits,counters}'),
 ('mp_in_flight', '{pid,account,since,read_position,age}'),
 ('mp_operations', '{account,operation,key,state,on_owner_lost,attempt,begun_at,lease_until,token,request}'),
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
+('mp_retry_budgets', '{subscription,tokens,ready_at,per_second,burst,per_success,waiting}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
-('mp_sagas', '{account,saga_id,name,version,state,at_steps,error_step,error_message,started_at,due_at,ended_at}'),
-('mp_alerts', '{id,raised_at,kind,account,subscription,message}');
+('mp_sagas', '{account,saga_id,name,version,state,at_steps,blocked,error_step,error_message,started_at,due_at,ended_at}'),
+('mp_attempts', '{account,subscription,event_id,dlq_id,replay,attempt,counted,failed_at,seconds,sqlstate,error_message,verdict}'),
+('mp_alerts', '{id,raised_at,kind,account,subscription,message,error,entries,last_at,waiting,acknowledged_at,acknowledged_by,acknowledged_reason}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
 ('mp_metrics', 'a later issue');
@@ -119,15 +128,15 @@ SELECT ok(length(r.comment) >= 20, r.name || ' has a comment') FROM routine r OR
 SELECT is_empty($$ SELECT name FROM routine WHERE name NOT IN (SELECT name FROM api) AND name <> 'mp_grant' $$,
                 'every mp_ routine is documented');
 SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
- WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_send_to_dlq',
-                'mp_replay_dlq', 'mp_discard_dlq', 'mp_claim', 'mp_claim_json', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
+ WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_set_error_class', 'mp_send_to_dlq',
+                'mp_replay_dlq', 'mp_discard_dlq', 'mp_redrive_dlq', 'mp_claim', 'mp_claim_json', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
                 'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation',
                 'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force',
                 'mp_define_saga', 'mp_start_saga', 'mp_claim_saga_steps', 'mp_complete_saga_step', 'mp_fail_saga_step', 'mp_extend_saga_step',
                 'mp_cancel_saga', 'mp_skip_saga_step', 'mp_saga_graph') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay',
+                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay', 'mp_pause_redrive', 'mp_resume_redrive', 'mp_cancel_redrive', 'mp_dlq_attempts', 'mp_acknowledge_alert',
                 'mp_start_saga', 'mp_cancel_saga', 'mp_retry_saga', 'mp_skip_saga_step', 'mp_migrate_saga', 'mp_drop_saga', 'mp_saga_graph')
  ORDER BY name;
 
@@ -155,7 +164,7 @@ SELECT CASE WHEN to_regclass('public.' || name) IS NOT NULL
             ELSE skip(name || ' comes with ' || issue) END
   FROM missing_view ORDER BY name;
 SELECT has_table('meal_planner', 'error_class', 'table meal_planner.error_class');
-SELECT columns_are('meal_planner', 'error_class', ARRAY['service', 'code', 'class', 'builtin']);
+SELECT columns_are('meal_planner', 'error_class', ARRAY['service', 'code', 'class', 'builtin', 'shipped']);
 
 SELECT * FROM finish();
 ROLLBACK;

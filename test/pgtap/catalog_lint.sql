@@ -59,7 +59,7 @@ SELECT is_empty($$
 SELECT bag_eq($$
     SELECT DISTINCT r.proname::text FROM routine r, aclexplode(coalesce(r.proacl, acldefault('f', r.proowner))) a
      WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'
-    $$, ARRAY['mp_match', 'mp_backoff', 'mp_classify_error', 'clock', 'position_at', 'position_time', 'event_position', 'envelope', 'matches', 'mp_replay_name'],
+    $$, ARRAY['mp_match', 'mp_backoff', 'mp_classify_error', 'clock', 'position_at', 'position_time', 'event_position', 'envelope', 'matches', 'mp_replay_name', 'max_replays'],
     'PUBLIC may execute what only computes, and nothing else');
 SELECT is_empty($$
     SELECT r.signature, a.grantee::regrole FROM routine r, aclexplode(r.proacl) a WHERE a.grantee NOT IN (0, r.proowner)

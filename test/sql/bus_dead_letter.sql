@@ -48,7 +48,7 @@ SELECT dead, retrying FROM mp_subscriptions WHERE name = 'orders';
 -- Replayed as it is: dead again, the same row, the next generation's alert.
 SELECT mp_replay_dlq(:letter);
 SELECT * FROM letter;
-SELECT count(*) AS alerts FROM mp_alerts;
+SELECT count(*) AS alerts FROM meal_planner.alert;
 -- With a corrected detail: done; the event keeps its own.
 SELECT mp_replay_dlq(:letter, '{"n": 5}');
 SELECT * FROM letter;
@@ -85,7 +85,7 @@ SELECT count(*) AS left FROM meal_planner.delivery;
 TRUNCATE seen;
 SELECT mp_emit_event('Order', '{"n": 0}') AS event_id \gset
 SELECT max(id) AS letter FROM mp_dlq \gset
-SELECT count(*) AS alerts FROM mp_alerts WHERE dead_letter_id = :letter;
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
 INSERT INTO fault VALUES ('MPT01');
 SELECT mp_replay_dlq(:letter, '{"n": 8}');
 UPDATE fault SET sqlstate = 'MPP01';
@@ -93,7 +93,7 @@ SET meal_planner.clock_offset = 2000;
 CALL mp_sweep();
 RESET meal_planner.clock_offset;
 SELECT status, error_type, reason, sqlstate, retry_count, replay_count, corrected_detail FROM mp_dlq WHERE id = :letter;
-SELECT count(*) AS alerts FROM mp_alerts WHERE dead_letter_id = :letter;
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
 TRUNCATE fault;
 SELECT mp_replay_dlq(:letter);
 SELECT detail FROM seen;
@@ -180,26 +180,26 @@ SELECT subscription, message FROM mp_alerts WHERE dead_letter_id = :letter;
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'still no such mailbox', 4) = :letter AS same;
 SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', 5) = :letter AS same;
 SELECT error_type, reason, error_message, retry_count, status FROM letter WHERE detail_type = 'Mail';
-SELECT count(*) AS alerts FROM mp_alerts WHERE dead_letter_id = :letter;
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
 -- Discarded and sent once more: reopened, and a new generation has its alert.
 SELECT mp_discard_dlq(:letter, 'enough');
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone') = :letter AS same;
 SELECT error_message, status, discard_reason, settled FROM letter WHERE detail_type = 'Mail';
-SELECT count(*) AS alerts FROM mp_alerts WHERE dead_letter_id = :letter;
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE dead_letter_id = :letter;
 -- A letter that was transient and becomes permanent raises one.
 SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', subscription => 'becoming') IS NOT NULL AS sent;
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'becoming';
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'becoming';
 -- Dead all the time, whatever it is sent as: no second alert.
 SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', subscription => 'becoming') IS NOT NULL AS sent;
 SELECT mp_send_to_dlq(:'event_id', 'permanent', 'gone', subscription => 'becoming') IS NOT NULL AS sent;
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'becoming';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'becoming';
 -- A transient one raises none; another subscription has its own row.
 SELECT mp_send_to_dlq(:'event_id', 'transient', 'busy', NULL, 'mailer') <> :letter AS other;
 SELECT subscription, error_type, reason, retry_count FROM letter WHERE detail_type = 'Mail' AND subscription IS DISTINCT FROM 'becoming' ORDER BY subscription NULLS FIRST;
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'mailer';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'mailer';
 -- Nobody to run.
 SELECT pg_temp.refusal(format('SELECT mp_replay_dlq(%s)', :letter));
 SELECT mp_subscribe('mailer', '{"detail-type": ["Mail"]}', mode => 'pull');
@@ -235,7 +235,7 @@ SELECT mp_emit_event('Aged', '{}') IS NOT NULL AS emitted;
 SET meal_planner.clock_offset = 3000;
 CALL mp_sweep();
 SELECT reason, retry_count FROM mp_dlq WHERE subscription = 'aged';
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'aged';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'aged';
 SELECT mp_replay_dlq(id) FROM mp_dlq WHERE subscription = 'aged';
 SELECT attempt FROM meal_planner.delivery WHERE subscription = 'aged';
 SELECT dead_at - first_failed_at > interval '2900 s' AS first_failure_kept FROM mp_dlq WHERE subscription = 'aged';
@@ -244,7 +244,7 @@ SET meal_planner.clock_offset = 3101;
 CALL mp_sweep();
 SELECT reason, status, retry_count FROM mp_dlq WHERE subscription = 'aged';
 SELECT mp_send_to_dlq(event_id, 'permanent', 'no use', 9, 'aged') = id AS same FROM mp_dlq WHERE subscription = 'aged';
-SELECT count(*) AS alerts FROM mp_alerts WHERE subscription = 'aged';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE subscription = 'aged';
 RESET meal_planner.clock_offset;
 
 DROP VIEW letter;

@@ -127,6 +127,13 @@ SET meal_planner.clock_offset = 31;
 SELECT mp_begin_operation('lost', 'strict', on_owner_lost => 'block');
 SELECT mp_begin_operation('lost', 'strict', on_owner_lost => 'verify') ->> 'status' AS status;
 RESET meal_planner.clock_offset;
+-- It still counts when the next owner, who asked for less, is lost itself.
+SELECT mp_begin_operation('lost', 'strict twice', lease_seconds => 30, on_owner_lost => 'verify') ->> 'status' AS status;
+SET meal_planner.clock_offset = 31;
+SELECT mp_begin_operation('lost', 'strict twice', lease_seconds => 30) ->> 'status' AS status;
+SET meal_planner.clock_offset = 62;
+SELECT mp_begin_operation('lost', 'strict twice') ->> 'status' AS status;
+RESET meal_planner.clock_offset;
 
 -- The simple face of the same store.
 SELECT mp_check_processed('e1', 'mailer'), mp_mark_processed('e1', 'mailer'), mp_check_processed('e1', 'mailer'),
@@ -223,3 +230,31 @@ SELECT key FROM meal_planner.operation ORDER BY key;
 RESET meal_planner.clock_offset;
 
 DROP TABLE kept;
+
+-- Keys are found wherever they lie, also when the tables are not as the extension made them.
+TRUNCATE meal_planner.operation;
+INSERT INTO meal_planner.operation
+SELECT 'local', 'anywhere', 'k' || n, n, '', NULL, 'retry', 1, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 60,
+       meal_planner.clock(), NULL, meal_planner.clock(), to_jsonb(n), 'infinity'
+  FROM generate_series(0, 12) n;
+CREATE VIEW pg_temp.found AS
+SELECT count(*) FILTER (WHERE mp_check_processed('k' || n, 'anywhere')) AS by_key,
+       count(*) FILTER (WHERE mp_complete_operation(('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, to_jsonb(n))) AS by_token,
+       bool_or(mp_check_processed('k' || n, 'nowhere') OR mp_check_processed('k' || n, 'anywhere', 'smith')) AS others
+  FROM generate_series(0, 12) n;
+SELECT * FROM pg_temp.found;
+REINDEX TABLE CONCURRENTLY meal_planner.operation_3;
+SELECT * FROM pg_temp.found;
+ALTER TABLE meal_planner.operation ADD COLUMN note text;
+SELECT * FROM pg_temp.found;
+ALTER TABLE meal_planner.operation DROP COLUMN note;
+SELECT * FROM pg_temp.found;
+ALTER INDEX meal_planner.operation_5_pkey RENAME TO renamed;
+VACUUM FULL meal_planner.operation_5;
+SELECT * FROM pg_temp.found;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT * FROM pg_temp.found;
+COMMIT;
+ALTER INDEX meal_planner.renamed RENAME TO operation_5_pkey;
+TRUNCATE meal_planner.operation;
+SELECT * FROM pg_temp.found;

@@ -164,6 +164,31 @@ SELECT meal_planner.block_delivery('many', 'blocked', 'k', :middle + 1);
 SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx BETWEEN 1000 AND 6000 AS few FROM touched;
 SELECT count(*) AS due FROM meal_planner.delivery WHERE subscription = 'blocked' AND next_attempt_at <= meal_planner.clock();
 ROLLBACK;
+-- Retries that are due and wait for their budget, or for an open breaker, are not looked at one by one, and what is no retry is found behind them.
+INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at, attempt)
+SELECT account, name, position, id, meal_planner.clock() - interval '1 s', 1
+  FROM meal_planner.event, unnest('{spent,spent pull,open}'::text[]) name WHERE account = 'many';
+SELECT mp_subscribe('spent', '{"account": ["nobody"]}', 'on_many(meal_planner.event)', options => '{"retry_budget": {"per_second": 0.0001, "burst": 1}}'),
+       mp_subscribe('spent pull', '{"account": ["nobody"]}', mode => 'pull', options => '{"retry_budget": {"per_second": 0.0001, "burst": 1}}'),
+       mp_subscribe('open', '{"account": ["nobody"]}', 'on_many(meal_planner.event)', options => '{"breaker": "open"}');
+SELECT mp_breaker_force('open', 'open');
+SELECT meal_planner.take_retry('spent') AND meal_planner.take_retry('spent pull') AS tokens;
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT meal_planner.claim_delivery(1) IS NULL AS nothing_due;
+SELECT meal_planner.next_due() > meal_planner.clock() AS later;
+SELECT count(*) AS claimed FROM mp_claim('spent pull', account => 'many');
+SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx <= 30 AS few FROM touched;
+ROLLBACK;
+BEGIN;
+UPDATE meal_planner.delivery SET attempt = 0 WHERE subscription LIKE 'spent%' AND position = :middle;
+SELECT * FROM touched \gset before_
+SELECT (c).position = :middle AS the_fresh_one FROM meal_planner.claim_delivery(1) c;
+SELECT count(*) AS claimed FROM mp_claim('spent pull', account => 'many');
+SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx <= 30 AS few FROM touched;
+ROLLBACK;
+SELECT mp_unsubscribe(name, 'discard') FROM unnest('{open,spent,spent pull}'::text[]) name;
+
 -- A subscription that is thousands of events behind: they are not all counted.
 SELECT mp_subscribe('behind', '{"account": ["many"]}', 'on_many(meal_planner.event)', 'worker', '{"start": "earliest"}');
 SELECT name, lag_events, blocked, retrying FROM mp_subscriptions WHERE name IN ('behind', 'blocked', 'paused') ORDER BY name;

@@ -180,7 +180,7 @@ CALL mp_sweep();
 :state
 SET meal_planner.clock_offset = 63; CALL mp_sweep();
 :state
-SELECT message FROM mp_alerts WHERE saga_id = :'id';
+SELECT message FROM meal_planner.alert WHERE saga_id = :'id';
 :ends
 SELECT mp_skip_saga_step(:'id', 'b', '');
 SELECT mp_skip_saga_step(:'id', 'z', 'no such step');
@@ -213,7 +213,7 @@ CALL mp_sweep();
 :story
 SELECT mp_retry_saga(:'id');
 CALL mp_sweep();
-SELECT message FROM mp_alerts WHERE saga_id = :'id';
+SELECT message FROM meal_planner.alert WHERE saga_id = :'id';
 CREATE FUNCTION passing(s jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 SELECT mp_retry_saga(:'id');
 SET meal_planner.clock_offset = 70; CALL mp_sweep();

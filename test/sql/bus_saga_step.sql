@@ -141,7 +141,7 @@ SELECT mp_complete_saga_step(:'c_token', NULL);
 CALL mp_sweep();
 SELECT * FROM mp_claim_saga_steps('mail') \gset c_
 SELECT mp_fail_saga_step(:'c_token', 'permanent', 'no such address');
-SELECT message FROM mp_alerts WHERE saga_id = :'id';
+SELECT message FROM meal_planner.alert WHERE saga_id = :'id';
 SELECT count(*) AS parked FROM mp_claim_saga_steps('mail');
 SELECT mp_retry_saga(:'id');
 SELECT * FROM mp_claim_saga_steps('mail') \gset c_

@@ -151,7 +151,7 @@ SELECT u.place, u.how, u.times, o.*
                ('send_email undo', 'before transient', 3), ('send_email undo', 'after transient', 1), ('send_email undo', 'lost', 1), ('send_email undo', 'before permanent', 1)) u (place, how, times),
        LATERAL outcome('create_meal_plan_parallel', 'ShoppingListCreated', '23514', 1, 'mail first', (u.place, u.how, u.times)::failure) o;
 SELECT count(*) AS open, count(*) FILTER (WHERE state = 'stuck') AS stuck FROM meal_planner.saga WHERE ended_at IS NULL;
-SELECT count(*) AS alerts FROM mp_alerts WHERE kind = 'saga';
+SELECT count(*) AS alerts FROM meal_planner.alert WHERE kind = 'saga';
 
 -- The notification reaches a consumer once, whatever becomes of it there.
 SELECT mp_subscribe('failure mails', '{"detail-type": ["MealPlanCreationFailed"]}', mode => 'pull');

@@ -132,7 +132,6 @@ EOS
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $next_n = 0;
-my $psql = $node->installed_command('psql');
 
 # One client: single emits, transactions of two, transactions that roll back.
 # Every step is announced before and acknowledged after.
@@ -206,23 +205,6 @@ EOS
 }
 my %consumers = (1 => 'pull', 2 => 'pull', 3 => 'pull', 4 => 'ledger', 5 => 'ledger');
 
-sub run_in_background
-{
-	my ($script, $output, @variables) = @_;
-	my $pid = fork();
-
-	die "could not fork: $!" unless defined $pid;
-	if ($pid == 0)
-	{
-		open STDOUT, '>', $output;
-		open STDERR, '>', "$output.err";
-		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', @variables,
-			'-d', $node->connstr('postgres'), '-f', $script)
-		  or POSIX::_exit(127);
-	}
-	return $pid;
-}
-
 sub acks_so_far
 {
 	my $acks = 0;
@@ -255,17 +237,17 @@ sub crash_round
 	{
 		unlink "$dir/client$client.out";
 		append_to_file("$dir/client$client.out", '');
-		push @clients, run_in_background(write_script($client, $settings), "$dir/client$client.out");
+		push @clients, MealPlannerCluster::run_script($node, write_script($client, $settings), "$dir/client$client.out");
 	}
 	for my $consumer (keys %consumers)
 	{
 		unlink "$dir/consumer$consumer.out";
 		append_to_file("$dir/consumer$consumer.out", '');
-		$consumer_pid{$consumer} = run_in_background("$dir/consumer_$consumers{$consumer}.sql",
+		$consumer_pid{$consumer} = MealPlannerCluster::run_script($node, "$dir/consumer_$consumers{$consumer}.sql",
 			"$dir/consumer$consumer.out", '-v', "consumer=$consumer", '-v', 'lease=' . LEASE);
 	}
 	append_to_file("$dir/sweep.sql", 'CALL mp_sweep(60);') unless -f "$dir/sweep.sql";
-	@sweepers = map { run_in_background("$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
+	@sweepers = map { MealPlannerCluster::run_script($node, "$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
 
 	MealPlannerCluster::wait_until(sub { acks_so_far() >= ACKS_BEFORE_KILL && claims_so_far() >= CLAIMS_BEFORE_KILL })
 	  or die 'no progress: ' . join '', map { slurp_file($_) } glob "$dir/*.out.err";
@@ -312,17 +294,7 @@ sub count
 	return $node->safe_psql('postgres', "SELECT count(*) FROM ($query) q");
 }
 
-sub some_backend
-{
-	my ($condition) = @_;
-	my $pid;
-
-	MealPlannerCluster::wait_until(sub {
-		$pid = $node->safe_psql('postgres',
-			"SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND $condition LIMIT 1");
-	}) or die "no backend with $condition";
-	return $pid;
-}
+sub some_backend { return MealPlannerCluster::some_backend($node, $_[0]) }
 
 my $log_is_whole = <<'EOS';
 SELECT a.client, a.n FROM acked a
@@ -417,6 +389,17 @@ SELECT l.id FROM meal_planner.dead_letter l JOIN meal_planner.event e ON e.accou
 EOS
 	is(count('SELECT l.id FROM meal_planner.dead_letter l LEFT JOIN meal_planner.alert a ON a.dead_letter_id = l.id
 	           GROUP BY l.id HAVING count(a.id) <> 1'), 0, "$what: one alert per dead letter");
+	is(count(<<'EOS'), 0, "$what: as many failed attempts are kept as were used up");
+SELECT d.event_id FROM meal_planner.delivery d
+ WHERE jsonb_array_length(d.history) < 100
+   AND d.attempt - (d.token IS NOT NULL)::int
+       <> (SELECT count(*) FROM mp_attempts a
+            WHERE a.live AND a.counted AND a.account = d.account AND a.subscription = d.subscription AND a.event_id = d.event_id)
+ UNION ALL
+SELECT l.event_id FROM meal_planner.dead_letter l
+ WHERE jsonb_array_length(l.history) < 100
+   AND l.retry_count + 1 <> (SELECT count(*) FROM mp_dlq_attempts(l.id) a WHERE a.counted)
+EOS
 	is(count('SELECT 1 FROM meal_planner.event_default'), 0, "$what: the default partition was not needed");
 	is(count('SELECT 1 FROM mp_in_flight'), 0, "$what: no transaction is left in flight");
 	is(count(<<'EOS'), 0, "$what: a reader gets the whole log, in order");

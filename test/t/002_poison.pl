@@ -108,7 +108,7 @@ SELECT l.reason, l.error_type, l.status, l.error_message
   FROM mp_dlq l WHERE l.subscription = '$subscription' AND l.event -> 'detail' ->> 'n' = '$n'
 EOS
 	is(query(<<"EOS"), 1, "$what: one alert");
-SELECT count(*) FROM mp_alerts a JOIN mp_dlq l ON l.id = a.dead_letter_id
+SELECT count(*) FROM meal_planner.alert a JOIN mp_dlq l ON l.id = a.dead_letter_id
  WHERE l.subscription = '$subscription' AND l.event -> 'detail' ->> 'n' = '$n'
 EOS
 	is(query('SELECT count(*) FROM meal_planner.delivery') + query('SELECT count(*) FROM meal_planner.worker_batch'),

@@ -81,7 +81,8 @@ SET meal_planner.clock_offset = 900000;
 SELECT mp_emit_event('Dish', '{"n":56}');
 SELECT mp_pause_subscription('worker', 'for the dump');
 SELECT mp_replay('worker', pattern => '{"detail":{"n":[1,2]}}', name => 'dumped');
-SELECT mp_set_retention(3650.5);
+SELECT mp_set_retention(3650.5), mp_set_retention(365, 'history');
+SELECT mp_acknowledge_alert(id, 'for the dump') FROM mp_alerts;
 SELECT mp_mark_processed('e1', 'mailer', result => '{"n": 1.50}'), mp_begin_operation('mailer', 'e2', '{"to": "a"}', on_owner_lost => 'block');
 -- a worker that is gone by then
 INSERT INTO meal_planner.saga_batch VALUES ('local', 1, '{}');
@@ -141,7 +142,7 @@ EOS
 
 my $original = contents($node, 'kitchen');
 
-for my $table (qw(subscription delivery dead_letter alert stream subscription_cursor replay replay_cursor idempotency_key error_class retention operation_12
+for my $table (qw(subscription delivery dead_letter alert acknowledgement stream subscription_cursor replay replay_cursor idempotency_key error_class retention operation_12
 	saga saga_log saga_step saga_batch saga_lock saga_definition))
 {
 	isnt($original->{$table}, '', "there is something in $table");
@@ -235,8 +236,8 @@ SELECT e.detail, count(c.*) FROM meal_planner.event e LEFT JOIN calls c ON c.eve
 EOS
 	is($server->safe_psql($database, "SELECT count(*), count(DISTINCT event_id) FROM calls WHERE handler = 'replay'"), '2|2',
 		"$what: a replay that had not begun is done");
-	is($server->safe_psql($database, "SELECT reason, retry_count, status FROM mp_dlq WHERE detail_type = 'Dish' ORDER BY id"),
-		"permanent|0|dead\nmax_attempts|3|dead", "$what: the restored retry went its way to the end");
+	is($server->safe_psql($database, "SELECT reason, retry_count, attempts, status FROM mp_dlq WHERE detail_type = 'Dish' ORDER BY id"),
+		"permanent|0|1|dead\nmax_attempts|3|4|dead", "$what: the restored retry went its way to the end");
 	is($server->safe_psql($database, <<'EOS'), 'done', "$what: a restored dead letter can be replayed");
 SELECT mp_replay_dlq(id, '{"n":53}') FROM mp_dlq WHERE reason = 'permanent' AND detail_type = 'Dish'
 EOS

@@ -154,7 +154,7 @@ for my $how ('restart', 'kill -9', 'restart')
 
 	# ids of dead letters and alerts come from the same clock
 	query("SELECT mp_emit_event('Dies', '{\"n\":\"no number\"}') FROM generate_series(1, 40)");
-	is(query('SELECT count(*) - count(DISTINCT id), count(*) - (SELECT count(*) FROM mp_dlq) FROM mp_alerts'), '0|0',
+	is(query('SELECT count(*) - count(DISTINCT id), count(*) - (SELECT count(*) FROM mp_dlq) FROM meal_planner.alert'), '0|0',
 		"clock back, $how: ids of alerts stay unique");
 
 	# and so do the tokens of workers and the starts of subscriptions

@@ -11,6 +11,7 @@ package MealPlannerCluster;
 use strict;
 use warnings;
 
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
@@ -79,6 +80,40 @@ sub sweep_until_idle
 			'SELECT NOT EXISTS (TABLE meal_planner.delivery) AND NOT EXISTS (TABLE meal_planner.worker_batch)') eq 't';
 	}
 	return 0;
+}
+
+# run_script(node, script, output, psql-argument...): psql in the background, to its
+# end or to its first error; returns its process.
+sub run_script
+{
+	my ($node, $script, $output, @arguments) = @_;
+	my $psql = $node->installed_command('psql');
+	my $pid = fork();
+
+	die "could not fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		open STDOUT, '>', $output;
+		open STDERR, '>', "$output.err";
+		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', @arguments,
+			'-d', $node->connstr('postgres'), '-f', $script)
+		  or POSIX::_exit(127);
+	}
+	return $pid;
+}
+
+# some_backend(node, condition): the process of a session that is busy with
+# something like that, as soon as there is one.
+sub some_backend
+{
+	my ($node, $condition) = @_;
+	my $pid;
+
+	wait_until(sub {
+		$pid = $node->safe_psql('postgres',
+			"SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND $condition LIMIT 1");
+	}) or die "no backend with $condition";
+	return $pid;
 }
 
 # start_again(node): after a kill.  The first tries may find processes of the

@@ -208,7 +208,7 @@ static const Row rows[] = {
 	{"lost", half_open_lost,       {"O1-", "O1-", "O1-", "O1-", "O1-", "O1-", "O2", "C2", "O1", "O1", "C2"}},
 	{"forgotten", half_open_forgotten, {"H2+", "O1-", "O1-", "O1-", "O1-", "O1-", "O2", "C2", "O1", "O1", "C2"}},
 	{"forced open", forced_open,   {"O0-", "O0-", "O0-", "O0-", "O0-", "O0-", "O1", "C1", "O1", "O0", "O0"}},
-	{"forced open, over", forced_open_over, {"H2+", "O1-", "O1-", "O1-", "O1-", "O1-", "O2", "C2", "O1", "O1", "C2"}},
+	{"forced open, over", forced_open_over, {"H2+", "O1-", "O1-", "O1-", "O1-", "O1-", "O2", "C2", "O1", "O1", "C1"}},
 	{"forced closed", forced_closed, {"C0+", "C0+", "C0+", "C0+", "C0-", "C0-", "O1", "C1", "C1", "C0", "C0"}},
 	{"forced closed, over", forced_closed_over, {"C1+", "C1-", "C1-", "C1-", "C1-", "C1-", "O2", "C2", "C1", "C1", "C1"}}
 };
@@ -551,6 +551,46 @@ several_probes_and_successes(void **state)
 }
 
 static void
+fewer_permits_count_those_that_are_out(void **state)
+{
+	Scene		s = scene();
+	int64_t		first;
+
+	(void) state;
+	s.config.half_open_permits = 3;
+	probe_it(&s);
+	first = s.permit;
+	assert_true(acquire(&s).allowed);
+	assert_true(acquire(&s).allowed);
+	s.config.half_open_permits = 1;
+	mp_breaker_reconfigure(&s.config, &s.breaker, s.now, &s.steps);
+	assert_true(report(&s, first, MP_OUTCOME_IGNORED, false));
+	assert_false(acquire(&s).allowed);
+	assert_true(report(&s, s.permit, MP_OUTCOME_IGNORED, false));
+	assert_false(acquire(&s).allowed);
+	assert_true(report(&s, s.permit - 1, MP_OUTCOME_IGNORED, false));
+	assert_true(acquire(&s).allowed);
+}
+
+static void
+one_that_measures_is_not_left_open(void **state)
+{
+	Scene		s = scene();
+
+	(void) state;
+	s.config.metrics_only = true;
+	force(&s, MP_FORCE_OPEN, 0);
+	assert_false(acquire(&s).allowed);
+	force(&s, MP_FORCE_NONE, 0);
+	assert_int_equal(s.breaker.state, MP_BREAKER_CLOSED);
+	force(&s, MP_FORCE_OPEN, s.now + 10 * SECOND);
+	s.now += 10 * SECOND;
+	assert_true(acquire(&s).allowed);
+	assert_true(acquire(&s).allowed);
+	assert_int_equal(s.breaker.state, MP_BREAKER_CLOSED);
+}
+
+static void
 a_lost_probe_reopens_for_as_long_as_before(void **state)
 {
 	Scene		s = scene();
@@ -631,6 +671,8 @@ main(void)
 		cmocka_unit_test(the_open_time_grows_and_decays),
 		cmocka_unit_test(jitter_only_shortens),
 		cmocka_unit_test(several_probes_and_successes),
+		cmocka_unit_test(fewer_permits_count_those_that_are_out),
+		cmocka_unit_test(one_that_measures_is_not_left_open),
 		cmocka_unit_test(a_lost_probe_reopens_for_as_long_as_before),
 		cmocka_unit_test(a_clock_set_back_prolongs_nothing),
 		cmocka_unit_test(serials_begin_again),

@@ -183,6 +183,23 @@ everything_happens(Found *found, const MpSagaDefinition *definition, const MpSag
 	happen(found, definition, saga, "retry");
 }
 
+/* Unless something is in flight, the version it is on would do as a new one. */
+static const char *
+migrate_to_itself(const MpSagaDefinition *definition, const MpSaga *saga)
+{
+	MpSagaNext	next = mp_saga_next(definition, saga);
+	MpSagaError error;
+	MpSaga		there;
+	MpSagaAnswer expected = mp_saga_has_ended(saga->state) ? MP_SAGA_ENDED
+		: (next.in_flight | next.undo_in_flight) != 0 ? MP_SAGA_IN_FLIGHT : MP_SAGA_OK;
+
+	if (mp_saga_migrate(definition, saga, definition, &there, &error) != expected)
+		return "it cannot go to the version it is on";
+	if (expected == MP_SAGA_OK && memcmp(saga, &there, sizeof(there)) != 0)
+		return "it is another one on the same version";
+	return NULL;
+}
+
 static void
 explore(const char *text, int at_least)
 {
@@ -214,6 +231,8 @@ explore(const char *text, int at_least)
 		broken = drive(definition, saga, false);
 		if (broken == NULL)
 			broken = drive(definition, saga, true);
+		if (broken == NULL)
+			broken = migrate_to_itself(definition, &saga);
 		if (broken != NULL)
 			fail_msg("%s: %s", found.text[i], broken);
 		everything_happens(&found, definition, &saga);
