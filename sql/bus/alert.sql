@@ -10,24 +10,26 @@
 CREATE TABLE meal_planner.alert (
     account        text        NOT NULL,
     id             bigint      NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused', 'redrive_paused')),
+    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused', 'redrive_paused', 'saga')),
     subscription   text        NOT NULL,
     error          text        NOT NULL,
     since          timestamptz NOT NULL,
     dead_letter_id bigint,
     message        text        NOT NULL,
     raised_at      timestamptz NOT NULL,
+    saga_id        uuid,
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused) or a redrive because its canary failed (kind redrive_paused); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
-COMMENT ON COLUMN meal_planner.alert.subscription IS 'empty for a dead letter sent without one';
+'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused) or a redrive because its canary failed (kind redrive_paused), or a step of a saga was parked or cannot run (kind saga); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
+COMMENT ON COLUMN meal_planner.alert.subscription IS 'empty for a dead letter sent without one; of kind saga: the name of the saga';
 COMMENT ON COLUMN meal_planner.alert.error IS 'the SQLSTATE; where there is none, why the delivery was given up';
 COMMENT ON COLUMN meal_planner.alert.since IS
 'when the storm began to count: the start of a stretch of meal_planner.alert_window, or an acknowledgement within it';
 CREATE INDEX alert_storm ON meal_planner.alert (account, kind, subscription, error, since);
 CREATE INDEX alert_letter ON meal_planner.alert (account, dead_letter_id) WHERE dead_letter_id IS NOT NULL;
-CREATE INDEX alert_other ON meal_planner.alert (raised_at) WHERE dead_letter_id IS NULL;
+CREATE INDEX alert_saga ON meal_planner.alert (account, saga_id) WHERE saga_id IS NOT NULL;
+CREATE INDEX alert_other ON meal_planner.alert (raised_at) WHERE dead_letter_id IS NULL AND saga_id IS NULL;
 SELECT pg_extension_config_dump('meal_planner.alert', '');
 
 CREATE TABLE meal_planner.acknowledgement (
@@ -49,7 +51,8 @@ CREATE INDEX acknowledgement_at ON meal_planner.acknowledgement (at);
 SELECT pg_extension_config_dump('meal_planner.acknowledgement', '');
 
 CREATE FUNCTION meal_planner.raise_alert(
-    account text, id bigint, kind text, subscription text, error text, message text, dead_letter_id bigint DEFAULT NULL)
+    account text, id bigint, kind text, subscription text, error text, message text, dead_letter_id bigint DEFAULT NULL,
+    saga_id uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -61,7 +64,7 @@ DECLARE
     known  boolean := false;
 BEGIN
     -- A pause comes once: somebody has resumed since the last one.
-    IF $3 = 'dead_letter' THEN
+    IF $3 IN ('dead_letter', 'saga') THEN
         start := date_bin(current_setting('meal_planner.alert_window')::interval, moment, '2000-01-01 00:00:00Z');
         SELECT greatest(start, max(k.at)) INTO start
           FROM meal_planner.acknowledgement k
@@ -71,15 +74,15 @@ BEGIN
                             AND a.since = start);
     END IF;
     INSERT INTO meal_planner.alert
-           (account, id, kind, subscription, error, since, dead_letter_id, message, raised_at)
-    VALUES ($1, $2, $3, $4, $5, start, $7, $6, moment);
+           (account, id, kind, subscription, error, since, dead_letter_id, message, raised_at, saga_id)
+    VALUES ($1, $2, $3, $4, $5, start, $7, $6, moment, $8);
     IF NOT known THEN
         -- The same payload each time: the server sends it once per transaction.
         PERFORM pg_notify('mp_alert', '');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.raise_alert(text, bigint, text, text, text, text, bigint) IS
+COMMENT ON FUNCTION meal_planner.raise_alert(text, bigint, text, text, text, text, bigint, uuid) IS
 'one entry of an alert; NOTIFY mp_alert when it is the first that can be seen';
 
 CREATE FUNCTION @extschema@.mp_acknowledge_alert(id bigint, reason text DEFAULT NULL) RETURNS boolean
@@ -117,7 +120,7 @@ CREATE VIEW @extschema@.mp_alerts AS
 SELECT a.id, a.raised_at, a.kind, a.account, nullif(a.subscription, '') AS subscription, a.message, a.dead_letter_id,
        l.event_id, l.status AS dead_letter_status,
        a.error, storm.entries, storm.last_at, storm.waiting, k.at AS acknowledged_at, k.by_role AS acknowledged_by,
-       k.reason AS acknowledged_reason
+       k.reason AS acknowledged_reason, a.saga_id
   FROM (SELECT e.account, e.kind, e.subscription, e.error, e.since,
                min(e.id) AS id, count(*) AS entries, max(e.raised_at) AS last_at,
                -- a letter that died twice waits for its last entry

@@ -12,12 +12,13 @@ COMMENT ON TABLE meal_planner.grant_profile IS
 INSERT INTO meal_planner.grant_profile (profile, object)
 SELECT p.profile, o.object
   FROM (VALUES
-    ('emitter', ARRAY['mp_emit_event', 'mp_put_events']),
+    ('emitter', ARRAY['mp_emit_event', 'mp_put_events', 'mp_start_saga']),
     ('reader', ARRAY['mp_event', 'mp_read_events', 'mp_read_stream']),
     ('consumer', ARRAY['mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_extend',
                        'mp_check_processed', 'mp_mark_processed',
                        'mp_begin_operation', 'mp_complete_operation', 'mp_release_operation',
-                       'mp_breaker_acquire', 'mp_breaker_report']),
+                       'mp_breaker_acquire', 'mp_breaker_report',
+                       'mp_claim_saga_steps', 'mp_complete_saga_step', 'mp_fail_saga_step', 'mp_extend_saga_step']),
     ('sweeper', ARRAY['mp_sweep', 'sweep_announce', 'sweep_begin', 'sweep_claim', 'sweep_end', 'sweep_maintain', 'sweep_purge',
                       'sweep_retain', 'sweep_history', 'sweep_run', 'sweep_breakers_moved', 'sweep_breakers', 'sweep_breaker_events',
                       'sweep_sleep', 'next_due']),
@@ -27,7 +28,9 @@ SELECT p.profile, o.object
                        'mp_in_flight', 'in_flight', 'mp_dlq', 'mp_dlq_depth', 'mp_attempts', 'mp_dlq_attempts', 'mp_alerts', 'mp_acknowledge_alert', 'mp_event_rates',
                        'mp_set_error_class', 'mp_retry_budgets', 'retry_budget', 'mp_set_retention', 'mp_partitions', 'partition_holder', 'mp_subscriptions', 'cursor_position', 'accounts', 'is_broken',
                        'mp_handler_stats', 'handler_stats', 'mp_operations',
-                       'mp_breaker_configure', 'mp_breaker_force', 'mp_breakers', 'breakers'])
+                       'mp_breaker_configure', 'mp_breaker_force', 'mp_breakers', 'breakers',
+                       'mp_define_saga', 'mp_drop_saga', 'mp_cancel_saga', 'mp_retry_saga', 'mp_skip_saga_step', 'mp_migrate_saga',
+                       'mp_saga', 'mp_saga_graph', 'mp_sagas', 'saga_steps'])
   ) AS p (profile, objects),
   LATERAL unnest(p.objects) AS o (object);
 INSERT INTO meal_planner.grant_profile (profile, object)

@@ -77,7 +77,7 @@ BEGIN
     END LOOP;
     FOR settled IN
         SELECT a.account, a.id FROM meal_planner.alert a
-         WHERE a.dead_letter_id IS NULL AND a.raised_at < horizon
+         WHERE a.dead_letter_id IS NULL AND a.saga_id IS NULL AND a.raised_at < horizon
          ORDER BY a.raised_at
          LIMIT many
     LOOP

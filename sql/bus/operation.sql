@@ -380,8 +380,9 @@ BEGIN
                 NULL;
         END;
     END LOOP;
-    RETURN meal_planner.purge_idempotency_keys(10000) = 10000;
+    RETURN (meal_planner.purge_idempotency_keys(10000) = 10000)::int
+         + (meal_planner.purge_sagas(10000) = 10000)::int > 0;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.sweep_purge() IS
-'empties the buckets in which all keys of operations have expired, and removes some expired keys of events; true: there may be more. No answer changes by it, since expiry is checked when a key is read';
+'empties the buckets in which all keys of operations have expired, and removes some expired keys of events and some sagas that ended long ago; true: there may be more. No answer changes by it, since expiry is checked when a key is read';

@@ -1,7 +1,8 @@
 -- Order per key: of the events of one (account, subscription, order_key) the
 -- first that is live runs, and the others wait for it.  Live are a delivery and
 -- a dead letter with an order key, which blocks it until it is replayed or
--- discarded.  A delivery that waits for another of its key is blocked:
+-- discarded; a saga that holds the key (saga_lock.sql) keeps back what comes
+-- after its start.  A delivery that waits for another of its key is blocked:
 -- next_attempt_at = infinity.
 --
 -- Blocking and releasing hold the order lock.  Parking (an event that meets a
@@ -39,19 +40,21 @@ AS $$
                          (SELECT l.position FROM meal_planner.dead_letter l
                            WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = k.order_key
                              AND l.status IN ('dead', 'replaying')
-                           ORDER BY l.account, l.subscription, l.order_key, l.position LIMIT 1)) AS position
+                           ORDER BY l.account, l.subscription, l.order_key, l.position LIMIT 1),
+                         (SELECT s.since FROM meal_planner.saga_lock s
+                           WHERE s.account = $1 AND s.name = k.order_key AND s.state = 'held')) AS position
               FROM (SELECT DISTINCT u.order_key FROM unnest($3) u (order_key)) k) h
      WHERE h.position IS NOT NULL
 $$;
 COMMENT ON FUNCTION meal_planner.key_heads(text, text, text[]) IS
-'which of these keys have a live delivery or a dead letter that blocks, and the first position of each';
+'which of these keys have a live delivery, a dead letter that blocks or a saga that holds them, and the first position of each';
 
 CREATE FUNCTION meal_planner.busy_keys(account text, subscription text, keys text[]) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT h.order_key FROM meal_planner.key_heads($1, $2, $3) h $$;
 COMMENT ON FUNCTION meal_planner.busy_keys(text, text, text[]) IS
-'which of these keys have a live delivery or a dead letter that blocks';
+'which of these keys have a live delivery, a dead letter that blocks or a saga that holds them';
 
 CREATE FUNCTION meal_planner.must_wait(account text, subscription text, order_key text, "position" bigint)
 RETURNS boolean
@@ -68,6 +71,8 @@ AS $$
         OR EXISTS (SELECT FROM meal_planner.dead_letter l
                     WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = $3
                       AND l.status IN ('dead', 'replaying') AND l.position < $4)
+        OR EXISTS (SELECT FROM meal_planner.saga_lock s
+                    WHERE s.account = $1 AND s.name = $3 AND s.state = 'held' AND s.since < $4)
 $$;
 COMMENT ON FUNCTION meal_planner.must_wait(text, text, text, bigint) IS
 'whether a delivery with an order key has to wait for another of its key; ask under order_lock';
@@ -168,6 +173,9 @@ BEGIN
                             WHERE l.account = k.account AND l.subscription = k.subscription
                               AND l.order_key = k.order_key AND l.status IN ('dead', 'replaying')
                               AND l.position < head.position)
+           AND NOT EXISTS (SELECT FROM meal_planner.saga_lock s
+                            WHERE s.account = k.account AND s.name = k.order_key AND s.state = 'held'
+                              AND s.since < head.position)
     LOOP
         UPDATE meal_planner.delivery d
            SET next_attempt_at = meal_planner.clock()

@@ -5,11 +5,11 @@
 -- takes the place of the large one.
 
 CREATE TABLE meal_planner.retention (
-    scope text   NOT NULL PRIMARY KEY CHECK (scope IN ('event', 'history')),
+    scope text   NOT NULL PRIMARY KEY CHECK (scope IN ('event', 'history', 'saga')),
     days  float8 NOT NULL CHECK (days > 0)
 );
 COMMENT ON TABLE meal_planner.retention IS
-'how many days something is kept; no row: events for ever, history for 90; change it with mp_set_retention';
+'how many days something is kept; no row: events for ever, history for 90, sagas that have ended for 30; change it with mp_set_retention';
 SELECT pg_extension_config_dump('meal_planner.retention', '');
 
 CREATE FUNCTION @extschema@.mp_set_retention(days float8, scope text DEFAULT 'event') RETURNS void
@@ -18,8 +18,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    IF $2 NOT IN ('event', 'history') THEN
-        RAISE EXCEPTION 'MP400: scope must be event or history'
+    IF $2 NOT IN ('event', 'history', 'saga') THEN
+        RAISE EXCEPTION 'MP400: scope must be event, history or saga'
             USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the argument.';
     END IF;
     IF NOT ($1 > 0 AND $1 <= 36500) THEN
@@ -34,7 +34,8 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_set_retention(float8, text) IS
 'keeps events for that many days (a fraction is a part of a day), NULL for ever, which is the default. The sweep then drops partitions of the log whose last moment is older, once every worker and pull subscription has passed them and no delivery waits for one of their events; events of dead letters that wait for somebody are kept.
-scope history: what was settled longer ago is removed: dead letters that are resolved or discarded, with their attempts and alerts, changes of circuit breakers, and redrives that have ended; NULL for 90, which is the default. MP400';
+scope history: what was settled longer ago is removed: dead letters that are resolved or discarded, with their attempts and alerts, changes of circuit breakers, and redrives that have ended; NULL for 90, which is the default.
+scope saga: sagas that ended longer ago are removed, with their logs; NULL for 30, which is the default. MP400';
 
 CREATE FUNCTION meal_planner.partition_holder(partition regclass) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -1,5 +1,5 @@
 -- The sweep does what is due: retries, delayed events, worker subscriptions,
--- partitions ahead, expired keys.  It is a worker, see there, that chooses the
+-- sagas, partitions ahead, expired keys.  It is a worker, see there, that chooses the
 -- next unit of work, keeps house and sleeps in between.
 
 CREATE FUNCTION meal_planner.sweep_begin(max_seconds float8) RETURNS bigint
@@ -69,26 +69,22 @@ BEGIN
     IF meal_planner.sweep_chores_due() THEN
         PERFORM meal_planner.end_stale_appends();
         PERFORM meal_planner.reap_dead_workers();
+        PERFORM meal_planner.reap_dead_sagas();
     END IF;
+    PERFORM meal_planner.release_saga_locks();
     claimed := meal_planner.claim_delivery(token);
     -- None of the others keeps another one waiting for ever.
     IF claimed.account IS NULL THEN
         turn := meal_planner.sweep_turn();
-        IF turn % 3 = 0 THEN
-            claimed := meal_planner.claim_redrive();
-        END IF;
-        IF claimed.account IS NULL AND turn % 2 = 0 THEN
-            claimed := meal_planner.claim_replay(token);
-        END IF;
-        IF claimed.account IS NULL THEN
-            claimed := meal_planner.claim_batch(token);
-        END IF;
-        IF claimed.account IS NULL AND turn % 2 = 1 THEN
-            claimed := meal_planner.claim_replay(token);
-        END IF;
-        IF claimed.account IS NULL AND turn % 3 > 0 THEN
-            claimed := meal_planner.claim_redrive();
-        END IF;
+        FOR n IN 0 .. 3 LOOP
+            CASE (turn + n) % 4
+                WHEN 0 THEN claimed := meal_planner.claim_redrive();
+                WHEN 1 THEN claimed := meal_planner.claim_batch(token);
+                WHEN 2 THEN claimed := meal_planner.claim_replay(token);
+                ELSE claimed := meal_planner.claim_sagas(token);
+            END CASE;
+            EXIT WHEN claimed.account IS NOT NULL;
+        END LOOP;
     END IF;
     PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
     RETURN claimed;
@@ -104,7 +100,9 @@ BEGIN
     PERFORM meal_planner.read_committed_only();
     -- Only what this session has claimed and still holds: the argument may come
     -- from anybody, and the subscription may be another one by now.
-    IF claimed.up_to IS NULL THEN
+    IF claimed.subscription IS NULL THEN
+        PERFORM meal_planner.run_sagas(claimed.account, meal_planner.sweep_token());
+    ELSIF claimed.up_to IS NULL THEN
         PERFORM FROM meal_planner.delivery d
           WHERE d.account = claimed.account AND d.subscription = claimed.subscription
             AND d.position = claimed.position AND d.token = meal_planner.sweep_token()
@@ -164,12 +162,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least((SELECT min(d.due) FROM meal_planner.delivery_queues() d),
                  (SELECT min(r.due) FROM meal_planner.replay_queues() r),
+                 (SELECT min(s.due) FROM meal_planner.saga_queues() s),
                  meal_planner.redrives_due(),
                  (SELECT min(meal_planner.breaker_retry_at(s.options ->> 'breaker'))
                     FROM meal_planner.subscription s
                    WHERE s.mode = 'worker' AND s.paused_at IS NULL AND s.options ? 'breaker'))
 $$;
-COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery, stretch of a replay or letter of a redrive is due, or a circuit breaker before a worker subscription may be tried';
+COMMENT ON FUNCTION meal_planner.next_due() IS 'when the next delivery, stretch of a replay, letter of a redrive or saga is due, or a circuit breaker before a worker subscription may be tried';
 
 -- No SET clause and no SECURITY DEFINER: either would forbid COMMIT.  Hence no
 -- operator and nothing unqualified in the body.

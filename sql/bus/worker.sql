@@ -27,7 +27,7 @@ CREATE TYPE meal_planner.claim AS (
     replay       bigint
 );
 COMMENT ON TYPE meal_planner.claim IS
-'a unit of work: a delivery (up_to NULL) or the stretch of the log after position up to up_to; replay 0 for one that is new';
+'a unit of work: a delivery (up_to NULL), the stretch of the log after position up to up_to (replay 0 for one that is new), or the sagas of meal_planner.saga_batch (subscription NULL)';
 
 CREATE FUNCTION meal_planner.worker_is_dead(token bigint) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE

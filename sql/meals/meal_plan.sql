@@ -5,7 +5,7 @@ CREATE TABLE meal_planner.meal_plan (
     id         uuid        NOT NULL,
     start_date date        NOT NULL,
     end_date   date        NOT NULL CHECK (end_date >= start_date),
-    status     text        NOT NULL CHECK (status IN ('generated', 'active', 'archived')),
+    status     text        NOT NULL CHECK (status IN ('generated', 'active', 'archived', 'cancelled')),
     seed       bigint      NOT NULL,
     people     int         NOT NULL CHECK (people BETWEEN 1 AND 100),
     criteria   jsonb       NOT NULL,

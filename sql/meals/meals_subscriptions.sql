@@ -17,6 +17,10 @@ SELECT meal_planner.subscribe_builtin('shopping_list_created',
     '{"source": ["meal-planner"], "detail-type": ["ShoppingListCreated"]}',
     'meal_planner.on_shopping_list_created(meal_planner.event)');
 
+SELECT meal_planner.subscribe_builtin('meal_plan_cancelled',
+    '{"source": ["meal-planner"], "detail-type": ["MealPlanCancelled"]}',
+    'meal_planner.on_meal_plan_cancelled(meal_planner.event)');
+
 -- Other content under a known id stays wrong however often it is tried; the
 -- MP409 of a stream is a race and may be retried.
 INSERT INTO meal_planner.error_class (service, code, class, builtin, shipped) VALUES
@@ -31,4 +35,5 @@ GRANT SELECT ON meal_planner.unit, meal_planner.unit_alias, meal_planner.aisle, 
 INSERT INTO meal_planner.grant_profile (profile, object)
 SELECT 'planner', object
   FROM unnest(ARRAY['mp_create_recipe', 'mp_parse_ingredient', 'mp_recipe_nutrition', 'mp_set_nutrition_goal',
-                    'mp_generate_meal_plan', 'mp_meal_plan', 'mp_create_shopping_list', 'mp_shopping_list']) AS object;
+                    'mp_generate_meal_plan', 'mp_meal_plan', 'mp_create_shopping_list', 'mp_shopping_list',
+                    'mp_start_saga']) AS object;

@@ -40,6 +40,15 @@ mp_handler_hops(void)
 	return current_hops;
 }
 
+int
+mp_handler_set_hops(int hops)
+{
+	int			former = current_hops;
+
+	current_hops = hops;
+	return former;
+}
+
 Datum
 mp_replay_name(PG_FUNCTION_ARGS)
 {
@@ -53,8 +62,8 @@ mp_replay_name(PG_FUNCTION_ARGS)
  * this server is FATAL and never comes here; 57P01 as an ERROR is news of
  * another server, which a handler spoke to.
  */
-static bool
-must_get_through(int sqlerrcode)
+bool
+mp_error_must_get_through(int sqlerrcode)
 {
 	switch (sqlerrcode)
 	{
@@ -69,8 +78,8 @@ must_get_through(int sqlerrcode)
 	}
 }
 
-static MpFailure
-failure_of_error(const ErrorData *error, int event)
+MpFailure
+mp_failure_of_error(const ErrorData *error, int event)
 {
 	return (MpFailure)
 	{
@@ -121,27 +130,40 @@ invoke_handler(MpSubscription *subscription, Datum argument)
 	invoke(&nested, argument);
 }
 
+MpGuise
+mp_guise_begin(Oid role, const char *path)
+{
+	MpGuise		guise;
+	int			context;
+
+	GetUserIdAndSecContext(&guise.caller, &guise.caller_context);
+	context = guise.caller_context | SECURITY_LOCAL_USERID_CHANGE;
+	if (role != GetOuterUserId())
+		context |= SECURITY_RESTRICTED_OPERATION;
+	SetUserIdAndSecContext(role, context);
+	guise.guc_level = NewGUCNestLevel();
+	if (path != NULL)
+		(void) set_config_option("search_path", path,
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return guise;
+}
+
+/* What was set meanwhile, a search_path included, goes with it. */
+void
+mp_guise_end(const MpGuise *guise)
+{
+	AtEOXact_GUC(false, guise->guc_level);
+	SetUserIdAndSecContext(guise->caller, guise->caller_context);
+}
+
 static void
 call_handler(MpSubscription *subscription, const MpEvent *events, int count, MemoryContext per_call,
 			 volatile int *at, MpTimeLimit *limit)
 {
-	Oid			caller;
-	int			caller_context;
-	int			context;
-	int			guc_level;
+	MpGuise		guise;
 
 	mp_subscription_resolve(subscription);
-
-	GetUserIdAndSecContext(&caller, &caller_context);
-	context = caller_context | SECURITY_LOCAL_USERID_CHANGE;
-	if (subscription->role != GetOuterUserId())
-		context |= SECURITY_RESTRICTED_OPERATION;
-	SetUserIdAndSecContext(subscription->role, context);
-	guc_level = NewGUCNestLevel();
-	if (!subscription->sets_path)
-		(void) set_config_option("search_path", subscription->handler_path,
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-
+	guise = mp_guise_begin(subscription->role, subscription->sets_path ? NULL : subscription->handler_path);
 	subscription->running++;
 	for (int i = 0; i < count; i++)
 	{
@@ -160,10 +182,7 @@ call_handler(MpSubscription *subscription, const MpEvent *events, int count, Mem
 	}
 
 	subscription->running--;
-
-	/* What the handler set, its own search_path included, goes with it. */
-	AtEOXact_GUC(false, guc_level);
-	SetUserIdAndSecContext(caller, caller_context);
+	mp_guise_end(&guise);
 }
 
 /* Of a run that failed one call is counted: the others will be made again. */
@@ -240,9 +259,9 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 		MemoryContextSwitchTo(caller_memory);
 		CurrentResourceOwner = caller_owner;
 		took_too_long &= error->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		if (!took_too_long && must_get_through(error->sqlerrcode))
+		if (!took_too_long && mp_error_must_get_through(error->sqlerrcode))
 			ReThrowError(error);
-		*failure = failure_of_error(error, at);
+		*failure = mp_failure_of_error(error, at);
 		if (took_too_long)
 			failure->message = psprintf("the handler took longer than %g s", subscription->timeout);
 		FreeErrorData(error);

@@ -42,6 +42,28 @@ extern bool mp_handler_run(MpSubscription *subscription, const MpEvent *events, 
 						   MpFailure *failure);
 
 /*
+ * From here on as a role, with a search_path (NULL: the function called has its
+ * own), out of reach of the session's user when that is another one; and back.
+ * An error undoes it with its subtransaction.
+ */
+typedef struct MpGuise
+{
+	Oid			caller;
+	int			caller_context;
+	int			guc_level;
+} MpGuise;
+
+extern MpGuise mp_guise_begin(Oid role, const char *path);
+extern void mp_guise_end(const MpGuise *guise);
+
+/* What is called here stands so many handlers from a client; returns the number before. */
+extern int	mp_handler_set_hops(int hops);
+
+/* Errors that are no failure of what was called; and those that are. */
+extern bool mp_error_must_get_through(int sqlerrcode);
+extern MpFailure mp_failure_of_error(const ErrorData *error, int event);
+
+/*
  * handler_sql.c: the one statement that the handler is, NULL when it has to be
  * called; and running it, in place of the call.  It stays the subscription's.
  */

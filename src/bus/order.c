@@ -118,8 +118,8 @@ mp_order_path_parse(const char *text, MemoryContext context)
 	return good ? path : NULL;
 }
 
-static Datum
-key_of_text(const char *text, size_t len)
+Datum
+mp_order_key_of_text(const char *text, size_t len)
 {
 	StringInfoData key;
 
@@ -149,7 +149,7 @@ key_of_event(const MpOrderPath *path, const MpEvent *event, bool *isnull)
 	{
 		case MP_JSON_STRING:
 		case MP_JSON_NUMBER:
-			return key_of_text(value.text, value.len);
+			return mp_order_key_of_text(value.text, value.len);
 		case MP_JSON_BOOL:
 			return CStringGetTextDatum(value.boolean ? "true" : "false");
 		default:

@@ -35,6 +35,9 @@ extern void mp_order_unlock(Datum account, Datum subscription);
  */
 extern Datum mp_order_key(const MpSubscription *subscription, const MpEvent *event, bool *isnull);
 
+/* A key as it is stored: a long one is cut and gets a hash. */
+extern Datum mp_order_key_of_text(const char *text, size_t len);
+
 /*
  * Keeps the events that may be handled now, in their order, and returns how many
  * these are.  The others (delayed ones, and those whose key has something live

@@ -57,8 +57,8 @@ is_handler(Oid function)
  * The caller's search_path, made fit to run a function with: without pg_temp
  * at its end the emitter's temporary tables would come first.
  */
-static char *
-path_of_caller(void)
+char *
+mp_path_of_caller(void)
 {
 	const char *path = GetConfigOption("search_path", false, false);
 	StringInfoData fit;
@@ -161,7 +161,7 @@ mp_subscribe(PG_FUNCTION_ARGS)
 	values[2] = CStringGetTextDatum(mode);
 	values[3] = mp_text_or_null(OidIsValid(handler) ? format_procedure_qualified(handler) : NULL, &nulls[3]);
 	values[4] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
-	values[5] = CStringGetTextDatum(path_of_caller());
+	values[5] = CStringGetTextDatum(mp_path_of_caller());
 	values[6] = PG_ARGISNULL(4) ? DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")) : PG_GETARG_DATUM(4);
 
 	/* The server restores the caller if this fails. */

@@ -90,6 +90,7 @@ extern MpSubscription *mp_subscription_find(MpSubscriptions *subscriptions, cons
 /* What a handler's search_path has to be; see subscription.c. */
 extern bool mp_path_ends_with_temp(const char *path);
 extern bool mp_handler_sets_path(Oid function);
+extern char *mp_path_of_caller(void);	/* subscribe.c */
 
 /* Looks its handler and role up; errors out when one is missing or not allowed. */
 extern void mp_subscription_resolve(MpSubscription *subscription);

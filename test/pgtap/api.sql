@@ -45,6 +45,19 @@ INSERT INTO api VALUES
 ('mp_breaker_report', $$name text, permit bigint, outcome text, duration_ms double precision DEFAULT NULL::double precision$$, 'text'),
 ('mp_breaker_force', $$name text, state text, until timestamp with time zone DEFAULT NULL::timestamp with time zone, reason text DEFAULT NULL::text$$, 'void'),
 ('mp_set_retention', $$days double precision$$, 'void'),
+('mp_define_saga', 'name text, definition jsonb', 'integer'),
+('mp_start_saga', $$name text, input jsonb, idempotency_key text DEFAULT NULL::text, account text DEFAULT 'local'::text$$, 'uuid'),
+('mp_claim_saga_steps', $$service text, max_steps integer DEFAULT 10, lease_seconds double precision DEFAULT 60, account text DEFAULT 'local'::text$$, 'TABLE(token uuid, saga_id uuid, step text, direction text, attempt integer, idempotency_key text, input jsonb)'),
+('mp_complete_saga_step', 'token uuid, result jsonb', 'text'),
+('mp_fail_saga_step', 'token uuid, error_type text, error_message text', 'text'),
+('mp_extend_saga_step', 'token uuid, lease_seconds double precision', 'boolean'),
+('mp_cancel_saga', 'saga_id uuid, reason text', 'text'),
+('mp_retry_saga', 'saga_id uuid', 'text'),
+('mp_skip_saga_step', 'saga_id uuid, step text, reason text', 'text'),
+('mp_migrate_saga', 'saga_id uuid, version integer', 'text'),
+('mp_drop_saga', 'name text, version integer', 'void'),
+('mp_saga', 'saga_id uuid', 'jsonb'),
+('mp_saga_graph', 'name text DEFAULT NULL::text, saga_id uuid DEFAULT NULL::uuid', 'text'),
 ('mp_backoff', 'attempt integer, policy jsonb DEFAULT NULL::jsonb', 'interval'),
 ('mp_classify_error', 'sqlstate text, subscription text DEFAULT NULL::text', 'text'),
 ('mp_set_error_class', 'service text, code text, class text', 'void'),
@@ -63,7 +76,6 @@ CREATE TEMP TABLE missing (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing
 SELECT unnest(string_to_array(names, ' ')), issue FROM (VALUES
     ('the rule language and CloudEvents', 'mp_emit_cloudevent mp_cloudevent'),
-    ('issue 5', 'mp_define_saga mp_start_saga mp_claim_saga_steps mp_complete_saga_step mp_fail_saga_step mp_cancel_saga mp_retry_saga mp_skip_saga_step mp_saga mp_saga_graph'),
     ('a later issue', 'mp_health mp_update_recipe mp_delete_recipe mp_import_recipe mp_track_food mp_nutrition_day mp_activate_meal_plan'),
     ('a later issue', 'mp_update_shopping_list mp_complete_shopping_list mp_start_sync mp_apply_sync_page mp_finish_sync mp_rebuild_projections')
   ) AS m (issue, names);
@@ -83,11 +95,12 @@ INSERT INTO api_view VALUES
 ('mp_partitions', '{partition,from_time,to_time,bytes,due,held_by}'),
 ('mp_retry_budgets', '{subscription,tokens,ready_at,per_second,burst,per_success,waiting}'),
 ('mp_replays', '{id,name,subscription,account,pattern,events,delivered,from_time,to_time,max_per_second,status}'),
+('mp_sagas', '{account,saga_id,name,version,state,at_steps,blocked,error_step,error_message,started_at,due_at,ended_at}'),
 ('mp_attempts', '{account,subscription,event_id,dlq_id,replay,attempt,counted,failed_at,seconds,sqlstate,error_message,verdict}'),
 ('mp_alerts', '{id,raised_at,kind,account,subscription,message,error,entries,last_at,waiting,acknowledged_at,acknowledged_by,acknowledged_reason}');
 CREATE TEMP TABLE missing_view (name text PRIMARY KEY, issue text NOT NULL);
 INSERT INTO missing_view VALUES
-('mp_sagas', 'issue 5'), ('mp_metrics', 'a later issue');
+('mp_metrics', 'a later issue');
 
 CREATE TEMP VIEW routine AS
 SELECT p.oid, p.proname AS name, pg_get_function_arguments(p.oid) AS arguments, p.pronargs, p.pronargdefaults,
@@ -118,10 +131,13 @@ SELECT matches(comment, 'MP400', name || ' tells of MP400') FROM routine
  WHERE name IN ('mp_emit_event', 'mp_put_events', 'mp_match', 'mp_subscribe', 'mp_read_events', 'mp_backoff', 'mp_set_error_class', 'mp_send_to_dlq',
                 'mp_replay_dlq', 'mp_discard_dlq', 'mp_redrive_dlq', 'mp_claim', 'mp_claim_json', 'mp_fail', 'mp_extend', 'mp_set_retention', 'mp_replay',
                 'mp_check_processed', 'mp_mark_processed', 'mp_begin_operation',
-                'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force') ORDER BY name;
+                'mp_breaker_configure', 'mp_breaker_acquire', 'mp_breaker_report', 'mp_breaker_force',
+                'mp_define_saga', 'mp_start_saga', 'mp_claim_saga_steps', 'mp_complete_saga_step', 'mp_fail_saga_step', 'mp_extend_saga_step',
+                'mp_cancel_saga', 'mp_skip_saga_step', 'mp_saga_graph') ORDER BY name;
 SELECT matches(comment, 'MP404', name || ' tells of MP404') FROM routine
  WHERE name IN ('mp_unsubscribe', 'mp_pause_subscription', 'mp_resume_subscription', 'mp_send_to_dlq', 'mp_replay_dlq', 'mp_discard_dlq',
-                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay', 'mp_pause_redrive', 'mp_resume_redrive', 'mp_cancel_redrive', 'mp_dlq_attempts', 'mp_acknowledge_alert')
+                'mp_claim', 'mp_claim_json', 'mp_ack', 'mp_fail', 'mp_replay', 'mp_pause_redrive', 'mp_resume_redrive', 'mp_cancel_redrive', 'mp_dlq_attempts', 'mp_acknowledge_alert',
+                'mp_start_saga', 'mp_cancel_saga', 'mp_retry_saga', 'mp_skip_saga_step', 'mp_migrate_saga', 'mp_drop_saga', 'mp_saga_graph')
  ORDER BY name;
 
 -- Arguments are base types, never rows: clients bind them from any language.

@@ -57,6 +57,23 @@ SELECT mp_emit_event('Dish', '{"n":51,"text":"tab\there, \\ backslash, \"quotes\
 SELECT mp_emit_event('Dish', '{"n":52,"fail":"MPT01"}');
 SELECT mp_emit_event('Dish', '{"n":53,"fail":"MPP01"}');
 SELECT mp_emit_event('Dish', '{"n":54}', deliver_after => meal_planner.clock() + interval '1 hour');
+-- sagas: one that has ended, one that waits for its next attempt, one whose step a worker holds, one that is blocked
+CREATE FUNCTION act(s jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.calls VALUES ('saga ' || (s ->> 'step') || ' ' || (s ->> 'direction'), (s ->> 'saga_id')::uuid);
+    IF s #>> '{input,fail}' = s ->> 'step' AND (s ->> 'attempt')::int = 1 THEN
+        RAISE EXCEPTION 'told to' USING ERRCODE = 'MPT01';
+    END IF;
+    RETURN '{"done": true}';
+END
+$$;
+SELECT mp_define_saga('dumped', '{"steps": [{"name": "a", "kind": "compensatable", "run": "act(jsonb)", "undo": "act(jsonb)"}, {"name": "b", "kind": "pivot", "service": "out"}, {"name": "c", "kind": "retriable", "run": "act(jsonb)"}], "locks": ["thing:{input.thing}"]}');
+SELECT mp_start_saga('dumped', '{"thing": 1}', 'ended'), mp_start_saga('dumped', '{"thing": 2, "fail": "a"}', 'waits'), mp_start_saga('dumped', '{"thing": 3}', 'out');
+CALL mp_sweep();
+SELECT mp_complete_saga_step(c.token, '1') FROM mp_claim_saga_steps('out', 1) c;
+SELECT mp_start_saga('dumped', '{"thing": 3}', 'blocked');
+CALL mp_sweep();
+SELECT step FROM mp_claim_saga_steps('out', lease_seconds => 86400);
 CALL mp_sweep();
 -- some that the worker has not got yet, and a second partition
 SELECT mp_emit_event('Dish', '{"n":55}');
@@ -67,6 +84,8 @@ SELECT mp_replay('worker', pattern => '{"detail":{"n":[1,2]}}', name => 'dumped'
 SELECT mp_set_retention(3650.5), mp_set_retention(365, 'history');
 SELECT mp_acknowledge_alert(id, 'for the dump') FROM mp_alerts;
 SELECT mp_mark_processed('e1', 'mailer', result => '{"n": 1.50}'), mp_begin_operation('mailer', 'e2', '{"to": "a"}', on_owner_lost => 'block');
+-- a worker that is gone by then
+INSERT INTO meal_planner.saga_batch VALUES ('local', 1, '{}');
 -- as retention leaves a stream whose events it has dropped
 INSERT INTO meal_planner.stream (account, stream, dropped_version) VALUES ('local', 'dropped', 7);
 SELECT mp_create_recipe('{"name":"Bread","servings":4,"ingredients":["500 g flour","2 tsp salt"],"meal_types":["dinner"]}')
@@ -90,12 +109,17 @@ sub contents
 	my ($server, $database) = @_;
 	my %contents = map {
 		($_ => rows_of($server, $database, "SELECT t::text FROM meal_planner.$_ t ORDER BY 1"))
-	} grep { $_ ne 'subscription' } @tables;
+	} grep { $_ ne 'subscription' && $_ ne 'saga_definition' } @tables;
 
 	# those of the extension itself are made anew, at another time
 	$contents{subscription} = rows_of($server, $database, <<'EOS');
 SELECT t::text FROM meal_planner.subscription t WHERE NOT t.builtin ORDER BY 1;
 SELECT t.name, t.pattern, t.handler, t.owner, t.handler_path, t.paused_at FROM meal_planner.subscription t WHERE t.builtin ORDER BY 1;
+EOS
+
+	$contents{saga_definition} = rows_of($server, $database, <<'EOS');
+SELECT t::text FROM meal_planner.saga_definition t WHERE NOT t.builtin ORDER BY 1;
+SELECT t.name, t.version, t.definition, t.routines, t.owner, t.routine_path FROM meal_planner.saga_definition t WHERE t.builtin ORDER BY 1, 2;
 EOS
 
 	$contents{catalog} = rows_of($server, $database, <<'EOS');
@@ -118,7 +142,8 @@ EOS
 
 my $original = contents($node, 'kitchen');
 
-for my $table (qw(subscription delivery dead_letter alert acknowledgement stream subscription_cursor replay replay_cursor idempotency_key error_class retention operation_12))
+for my $table (qw(subscription delivery dead_letter alert acknowledgement stream subscription_cursor replay replay_cursor idempotency_key error_class retention operation_12
+	saga saga_log saga_step saga_batch saga_lock saga_definition))
 {
 	isnt($original->{$table}, '', "there is something in $table");
 }
@@ -182,6 +207,25 @@ EOS
 		"$what: idempotency keys are known");
 	is($server->safe_psql($database, "SELECT count(*) FROM calls WHERE handler = 'inline' AND event_id IN
 	     (SELECT id FROM meal_planner.event WHERE position > $last)"), 3, "$what: inline subscriptions are in force");
+
+	# sagas go on
+	is($server->safe_psql($database, <<'EOS'), "ended|completed\nout|completed", "$what: a step that a worker held is completed, and its saga");
+SELECT mp_complete_saga_step(token, '2') FROM meal_planner.saga_step WHERE token IS NOT NULL \g /dev/null
+SET meal_planner.clock_offset = 172900;
+CALL mp_sweep();
+SELECT idempotency_key, state FROM meal_planner.saga WHERE ended_at IS NOT NULL ORDER BY 1;
+EOS
+	is($server->safe_psql($database, <<'EOS'), "2|completed", "$what: what waited, for its time or for another saga, goes on");
+SET meal_planner.clock_offset = 172900;
+SELECT count(mp_complete_saga_step(c.token, '3')) FROM mp_claim_saga_steps('out') c \g /dev/null
+CALL mp_sweep();
+SELECT count(*), min(state) FROM meal_planner.saga WHERE idempotency_key IN ('waits', 'blocked');
+EOS
+	is($server->safe_psql($database, <<'EOS'), '', "$what: every step was run once, but for the attempt that failed");
+SELECT s.idempotency_key, c.handler, count(*) FROM calls c JOIN meal_planner.saga s ON s.id = c.event_id
+ GROUP BY 1, 2 HAVING count(*) <> 1 ORDER BY 1, 2
+EOS
+	is($server->safe_psql($database, 'SELECT count(*) FROM meal_planner.saga_lock'), 0, "$what: and holds nothing any more");
 
 	# deliveries and cursors go on too
 	$server->safe_psql($database, "SELECT mp_resume_subscription('worker')");

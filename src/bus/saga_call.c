@@ -1,0 +1,208 @@
+/*
+ * saga_call.c
+ *		One call of a step's function: as the role that defined the saga.
+ *
+ * As for handlers, see handler.c, nothing of whoever goes on with the saga
+ * reaches the function, and what it sets ends with the call.
+ */
+#include "bus/saga.h"
+
+#include "access/xact.h"
+#include "bus/dispatch.h"
+#include "bus/event_json.h"
+#include "bus/metrics.h"
+#include "bus/time_limit.h"
+#include "catalog/pg_type.h"
+#include "pgcompat.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+/* ------------------------------------------------------------------------
+ * The argument
+ * ------------------------------------------------------------------------ */
+
+static void
+push_key(JsonbParseState **state, const char *name)
+{
+	JsonbValue	key;
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &key);
+}
+
+static void
+push_text(JsonbParseState **state, const char *name, const char *text, int len)
+{
+	JsonbValue	value;
+
+	push_key(state, name);
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = len;
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_jsonb(JsonbParseState **state, const char *name, Jsonb *jsonb)
+{
+	JsonbValue	value;
+
+	push_key(state, name);
+	JsonbToJsonbValue(jsonb, &value);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+char *
+mp_saga_step_key(const MpSagaInstance *instance, int step, bool undo)
+{
+	char		id[MP_UUID_TEXT];
+
+	mp_format_uuid(&instance->id, id);
+	return psprintf("saga:%.*s:%s:%s", MP_UUID_TEXT, id, instance->program->definition->steps[step].name,
+					undo ? "compensate" : "forward");
+}
+
+Jsonb *
+mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attempt)
+{
+	const MpSagaDefinition *definition = instance->program->definition;
+	const text *account = DatumGetTextPP(instance->account);
+	JsonbParseState *state = NULL;
+	char		id[MP_UUID_TEXT];
+	char	   *key = mp_saga_step_key(instance, step, undo);
+	JsonbValue	value;
+
+	mp_format_uuid(&instance->id, id);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "saga_id", id, MP_UUID_TEXT);
+	push_text(&state, "account", VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account));
+	push_text(&state, "step", definition->steps[step].name, strlen(definition->steps[step].name));
+	push_text(&state, "direction", undo ? "compensate" : "forward", undo ? 10 : 7);
+	push_key(&state, "attempt");
+	value.type = jbvNumeric;
+	value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int4_numeric, Int32GetDatum(attempt)));
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	push_text(&state, "idempotency_key", key, strlen(key));
+	push_jsonb(&state, "input", instance->input);
+	push_key(&state, "results");
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < definition->step_count; i++)
+		if (instance->results[i] != NULL)
+			push_jsonb(&state, definition->steps[i].name, instance->results[i]);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* ------------------------------------------------------------------------
+ * The call
+ * ------------------------------------------------------------------------ */
+
+static void
+refuse_result(const Jsonb *result)
+{
+	if (VARSIZE(result) > MP_SAGA_RESULT_BYTES)
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_INVALID),
+				 errmsg("MP400: result of a step must not be larger than %d KiB", MP_SAGA_RESULT_BYTES / 1024),
+				 errhint("retry=no. Store it, and return its key.")));
+}
+
+/* The result lives in the memory of the caller, all else goes. */
+static Jsonb *
+call_function(MpSagaRoutine *routine, Jsonb *argument, MemoryContext caller)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		result;
+	Jsonb	   *copy = NULL;
+
+	InitFunctionCallInfoData(*fcinfo, &routine->function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = JsonbPGetDatum(argument);
+	fcinfo->args[0].isnull = false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = FunctionCallInvoke(fcinfo);
+	/* one that returns void may have left anything */
+	if (!fcinfo->isnull && routine->returns_result)
+	{
+		MemoryContext old = MemoryContextSwitchTo(caller);
+
+		copy = DatumGetJsonbPCopy(result);
+		MemoryContextSwitchTo(old);
+		refuse_result(copy);
+	}
+	PopActiveSnapshot();
+	return copy;
+}
+
+Jsonb *
+mp_saga_invoke(MpSagaInstance *instance, int step, bool undo, MpSagaRoutine *routine, MpTimeLimit *limit)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller, "meal_planner saga step", ALLOCSET_SMALL_SIZES);
+	int			attempt = instance->saga.step[step].attempt;
+	int			former = mp_handler_set_hops(instance->hops);
+	Jsonb	   *result;
+
+	/* it sees what the one before did */
+	CommandCounterIncrement();
+	MemoryContextSwitchTo(context);
+	mp_time_limit_begin(limit, instance->program->definition->steps[step].timeout_seconds);
+	result = call_function(routine, mp_saga_argument(instance, step, undo, attempt), caller);
+	(void) mp_time_limit_end(limit);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	mp_handler_set_hops(former);
+	return result;
+}
+
+bool
+mp_saga_try(void (*body) (void *), void *argument, MpTimeLimit *limit, MpFailure *failure)
+{
+	MemoryContext caller_memory = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	ErrorContextCallback *caller_error_context = error_context_stack;
+	int			caller_hops = mp_handler_hops();
+	volatile bool succeeded = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller_memory);
+	PG_TRY();
+	{
+		/* The context of an error is to be the function's, not how it was reached. */
+		error_context_stack = NULL;
+		body(argument);
+		error_context_stack = caller_error_context;
+		ReleaseCurrentSubTransaction();
+		succeeded = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		bool		took_too_long = mp_time_limit_end(limit);
+
+		/* as in handler.c: all that the function was doing ends with its subtransaction */
+		mp_handler_set_hops(caller_hops);
+		MemoryContextSwitchTo(caller_memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller_memory);
+		CurrentResourceOwner = caller_owner;
+		took_too_long &= error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+		if (!took_too_long && mp_error_must_get_through(error->sqlerrcode))
+			ReThrowError(error);
+		*failure = mp_failure_of_error(error, 0);
+		if (took_too_long)
+			failure->message = "the step took longer than its timeout_seconds";
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_memory);
+	CurrentResourceOwner = caller_owner;
+	return succeeded;
+}

@@ -1,0 +1,150 @@
+/*
+ * saga_end.c
+ *		What others are told of sagas: events of their ends, and alerts.
+ */
+#include "bus/saga_end.h"
+
+#include "bus/dispatch.h"
+#include "bus/event.h"
+#include "bus/event_json.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+void
+mp_saga_alert(const MpSagaHand *hand, const MpSagaAlert *alert)
+{
+	const MpSagaInstance *instance = alert->instance;
+	static MpPlan plan = {
+		.sql = "SELECT meal_planner.raise_saga_alert($1, $2, $3, $4, $5, $6, $7)",
+	.types = {TEXTOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}};
+	bool		nulls[7] = {false};
+	Datum		values[7] = {
+		hand->account, UUIDPGetDatum(&instance->id), CStringGetTextDatum(instance->program->name),
+		mp_text_or_null(alert->step < 0 ? NULL : instance->program->definition->steps[alert->step].name, &nulls[3]),
+		CStringGetTextDatum(alert->error), CStringGetTextDatum(alert->message), BoolGetDatum(alert->parked)
+	};
+
+	mp_plan_execute(&plan, values, nulls, 0);
+}
+
+/* NULL: nobody is to be told. */
+static const char *
+detail_type_of_end(const MpSagaInstance *instance)
+{
+	if (!instance->changed || mp_saga_has_ended(instance->stored_state) ||
+		!mp_saga_has_ended(instance->saga.state))
+		return NULL;
+	return instance->saga.state == MP_SAGA_COMPLETED
+		? instance->program->definition->on_completed : instance->program->definition->on_compensated;
+}
+
+static void
+push_member(JsonbParseState **state, const char *name, JsonbValue *value)
+{
+	JsonbValue	key;
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_VALUE, value);
+}
+
+static void
+push_text(JsonbParseState **state, const char *name, const char *text, int len)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = len;
+	push_member(state, name, &value);
+}
+
+static void
+push_jsonb(JsonbParseState **state, const char *name, Jsonb *jsonb)
+{
+	JsonbValue	value;
+
+	JsonbToJsonbValue(jsonb, &value);
+	push_member(state, name, &value);
+}
+
+/* {"saga_id", "name", "input", "error": {"step", "type", "message"}} */
+static Jsonb *
+detail_of_end(const MpSagaInstance *instance)
+{
+	JsonbParseState *state = NULL;
+	char		id[MP_UUID_TEXT];
+
+	mp_format_uuid(&instance->id, id);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "saga_id", id, MP_UUID_TEXT);
+	push_text(&state, "name", instance->program->name, strlen(instance->program->name));
+	push_jsonb(&state, "input", instance->input);
+	if (instance->saga.state != MP_SAGA_COMPLETED && instance->error != NULL)
+		push_jsonb(&state, "error", instance->error);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static MpDraft
+draft_of_end(const MpSagaHand *hand, const MpSagaInstance *instance)
+{
+	MpDraft		draft;
+
+	memset(&draft, 0, sizeof(draft));
+	draft.account = DatumGetTextPP(hand->account);
+	draft.detail_type = cstring_to_text(detail_type_of_end(instance));
+	draft.source = cstring_to_text("meal-planner");
+	draft.region = cstring_to_text("us-east-1");
+	draft.resources = construct_empty_array(TEXTOID);
+	draft.detail = detail_of_end(instance);
+	return draft;
+}
+
+/* Events of one batch have as many handlers behind them. */
+static void
+append_ends(const MpSagaHand *hand, MpDraft *drafts, int count, int hops)
+{
+	MpAppendOutcome *outcomes = palloc(sizeof(MpAppendOutcome) * count);
+	MpAppendResult *results = palloc(sizeof(MpAppendResult) * count);
+	int			former = mp_handler_set_hops(hops);
+
+	if (count == 1)
+		(void) mp_append(&drafts[0], &results[0]);
+	else
+		mp_append_batch(drafts, count, outcomes, results);
+	mp_handler_set_hops(former);
+}
+
+void
+mp_saga_tell_ends(MpSagaHand *hand)
+{
+	MpDraft    *drafts = NULL;
+
+	for (int hops = 0; hops <= mp_max_hops; hops++)
+	{
+		int			count = 0;
+		bool		more = false;
+
+		for (int i = 0; i < hand->count; i++)
+		{
+			const MpSagaInstance *instance = &hand->instances[i];
+
+			if (detail_type_of_end(instance) == NULL)
+				continue;
+			more |= instance->hops > hops;
+			if (instance->hops != hops)
+				continue;
+			if (drafts == NULL)
+				drafts = palloc(sizeof(MpDraft) * hand->count);
+			drafts[count++] = draft_of_end(hand, instance);
+		}
+		if (count > 0)
+			append_ends(hand, drafts, count, hops);
+		if (!more)
+			break;
+	}
+}
