@@ -32,6 +32,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 SERVICE = "retry service"
 BREAKER = {"failure_threshold": 3, "open_seconds": 2500, "growth": 2, "max_open_seconds": 8000, "decay_seconds": 9000,
            "permit_seconds": 9000}
+MAX_REPLAYS = 5     # then a letter is parked
+LATER = 1500        # what a fault asks for
 SOON = 100      # who waits for a probe does so for a second; for an operator, a minute
 
 accounts = itertools.count()
@@ -81,7 +83,7 @@ BEGIN
         fault := '08006';
     END IF;
     IF fault IS NOT NULL THEN
-        RAISE EXCEPTION 'the model says so' USING ERRCODE = fault;
+        RAISE EXCEPTION 'the model says so' USING ERRCODE = split_part(fault, ' ', 1), DETAIL = split_part(fault, ' ', 2);
     END IF;
 END
 $$;
@@ -107,7 +109,7 @@ class Item:
 
     def __init__(self, key, name):
         self.key, self.name, self.policy = key, name, POLICIES[name]
-        self.fault = None           # a SQLSTATE; 'MPT01' and '08006' may pass, 'MPP01' does not
+        self.fault = None           # a SQLSTATE, 'MPP01' for good, perhaps with a detail
         self.state = "log"          # then waiting, dead or done
         self.attempt = 0
         self.due = None
@@ -147,14 +149,26 @@ class Item:
                 self.first_failed = now
             self.wait(attempt, now + delay)
 
+    def replay(self, now):
+        """From its first attempt on."""
+        self.letter[0] = "replaying"
+        self.letter[3] += 1
+        self.wait(0, now)
+
     def run(self, now):
         if self.fault:
-            self.fail(self.fault == "MPP01", now)
+            self.fail(self.fault == "MPP01", now, LATER if "retry_after" in self.fault else None)
         else:
             self.succeed()
 
     def is_due(self, now):
         return self.state == "waiting" and self.due <= now
+
+    def is_parked(self):
+        return self.letter[0] == "dead" and self.letter[3] >= MAX_REPLAYS
+
+    def shown_letter(self):
+        return ["parked" if self.is_parked() else self.letter[0]] + self.letter[1:]
 
     def delivery(self, now):
         return (self.key, self.name, self.attempt, round((self.due - now) / 100))
@@ -221,7 +235,7 @@ class Retries(RuleBasedStateMachine):
             place = (item.key, item.name)
             if effects.get(place, 0) > item.effects:
                 succeeded.append(item)
-            elif letters.get(place, item.letter) != item.letter and letters[place][0] == "dead":
+            elif letters.get(place, item.letter) != item.letter and letters[place][0] in ("dead", "parked"):
                 (ignored if letters[place][1] == "permanent" else failed).append(item)
             elif place not in deliveries:
                 assert item.state == "log", "a delivery is gone"
@@ -284,7 +298,7 @@ class Retries(RuleBasedStateMachine):
 
     # ---- steps
 
-    faults = st.sampled_from([None, None, None, "MPT01", "MPT01", "MPP01"])
+    faults = st.sampled_from([None, None, None, "MPT01", "MPT01", "MPT01 retry_after=%d" % LATER, "MPP01"])
 
     @rule(data=st.data())
     def emit(self, data):
@@ -293,7 +307,7 @@ class Retries(RuleBasedStateMachine):
         for item in items.values():
             # the guarded ones fail for good or with their service
             item.fault = data.draw(self.faults)
-            if item.policy.guarded and item.fault == "MPT01":
+            if item.policy.guarded and item.fault != "MPP01":
                 item.fault = None
             if item.fault:
                 database.run("INSERT INTO retry_fault VALUES (%s, %s, %s, %s)", self.account, key, item.name, item.fault)
@@ -359,23 +373,29 @@ class Retries(RuleBasedStateMachine):
                 item.run(self.now)
         self.settle_guarded(candidates)
 
-    @rule(retry_after=st.sampled_from([None, None, 0, 4000]))
-    def consume(self, retry_after):
-        """A consumer takes all that is due, and fails what has a fault."""
+    @rule(retry_after=st.sampled_from([None, None, 0, 4000]), deferred=st.sampled_from([0, 0, 1, 2]))
+    def consume(self, retry_after, deferred):
+        """A consumer takes all that is due, puts some of it off, and fails what has a fault."""
         rows = database.rows("SELECT token, event_id, attempt FROM mp_claim('retry pull', 100, 300, account => %s)", self.account)
         due = [item for item in self.all("retry pull") if item.is_due(self.now) or item.state == "log"]
         assert sorted((self.ids.index(event_id), attempt) for _, event_id, attempt in rows) == sorted(
             (item.key, item.attempt + 1) for item in due)
-        for token, event_id, _ in rows:
+        for number, (token, event_id, _) in enumerate(rows):
             item = self.items[self.ids.index(event_id)]["retry pull"]
-            if item.fault:
-                outcome = database.value("SELECT mp_fail(%s, %s, %s, 'the model says so', %s)", token, event_id,
-                                         "permanent" if item.fault == "MPP01" else "transient", retry_after)
-                item.fail(item.fault == "MPP01", self.now, retry_after)
+            if number < deferred:
+                assert self.fail_claimed(token, event_id, "deferred", 2000) == "retry"
+                item.wait(item.attempt, self.now + 2000)
+            elif item.fault:
+                permanent = item.fault == "MPP01"
+                outcome = self.fail_claimed(token, event_id, "permanent" if permanent else "transient", retry_after)
+                item.fail(permanent, self.now, retry_after)
                 assert outcome == ("dead" if item.state == "dead" else "retry")
             else:
                 assert database.value("SELECT mp_ack(%s, ARRAY[%s]::uuid[])", token, event_id)
                 item.succeed()
+
+    def fail_claimed(self, token, event_id, error_type, retry_after):
+        return database.value("SELECT mp_fail(%s, %s, %s, 'the model says so', %s)", token, event_id, error_type, retry_after)
 
     # ---- dead letters
 
@@ -391,10 +411,7 @@ class Retries(RuleBasedStateMachine):
     def replay(self, data):
         item = data.draw(st.sampled_from(self.dead()))
         answer = database.value("SELECT mp_replay_dlq(%s)", self.letter_id(item))
-        # from its first attempt on
-        item.letter[0] = "replaying"
-        item.letter[3] += 1
-        item.wait(0, self.now)
+        item.replay(self.now)
         if item.policy.guarded:
             self.settle_guarded([item])
         elif item.policy.mode != "pull":
@@ -402,6 +419,29 @@ class Retries(RuleBasedStateMachine):
         assert answer == {"done": "done", "dead": "dead", "waiting": "retry"}[item.state]
         if item.state == "waiting":
             assert database.value("SELECT mp_replay_dlq(%s)", self.letter_id(item)) == "replaying"
+
+    @precondition(lambda self: any(not item.policy.guarded for item in self.dead()))
+    @rule(name=st.sampled_from([None] * 8 + [name for name, policy in POLICIES.items() if not policy.guarded]),
+          error_type=st.sampled_from([None, None, None, "permanent", "transient"]), parked=st.booleans(), times=st.integers(1, 2))
+    def redrive(self, name, error_type, parked, times):
+        """The guarded ones would wait for their breaker.  Two redrives of the same letters run them once."""
+        wanted = {"subscription": [name] if name else [name for name in POLICIES if name not in GUARDED]}
+        if error_type:
+            wanted["error_type"] = error_type
+        if parked:
+            wanted["status"] = ["dead", "parked"]
+        letters = [item for item in self.dead() if item.name in wanted["subscription"] and (parked or not item.is_parked())
+                   and error_type in (None, "permanent" if item.letter[1] == "permanent" else "transient")]
+        redrives = [database.value("SELECT mp_redrive_dlq(%s, account => %s)", json.dumps(wanted), self.account) for _ in range(times)]
+        assert [redrive["letters"] for redrive in redrives] == [len(letters)] * times
+        for item in letters:
+            item.replay(self.now)
+        self.sweep()
+        ends = database.rows("SELECT done, failed, in_flight, skipped, remaining FROM mp_redrives WHERE id = ANY (%s) ORDER BY id",
+                             [redrive["id"] for redrive in redrives])
+        waiting = sum(item.state == "waiting" for item in letters)
+        assert ends[0] == (sum(item.state == "done" for item in letters), sum(item.state == "dead" for item in letters), waiting, 0, 0)
+        assert all(end == (0, 0, 0, len(letters), 0) for end in ends[1:]), ends
 
     @precondition(lambda self: self.dead())
     @rule(data=st.data())
@@ -420,7 +460,7 @@ class Retries(RuleBasedStateMachine):
             return
         deliveries = sorted((key, name, attempt, round(due / 100)) for (key, name), (attempt, due) in self.found_deliveries().items())
         assert deliveries == sorted(item.delivery(self.now) for item in self.all() if item.state == "waiting")
-        assert self.found_letters() == {(item.key, item.name): item.letter for item in self.all() if item.letter}
+        assert self.found_letters() == {(item.key, item.name): item.shown_letter() for item in self.all() if item.letter}
         effects = sorted(database.rows("SELECT key, subscription FROM retry_effect WHERE account = %s", self.account))
         assert effects == sorted((item.key, item.name) for item in self.all() for _ in range(item.effects))
         assert all(item.effects <= 1 for item in self.all())
@@ -430,6 +470,18 @@ class Retries(RuleBasedStateMachine):
                  JOIN meal_planner.dead_letter l ON l.account = a.account AND l.id = a.dead_letter_id
                 WHERE a.account = %s GROUP BY 1, 2""", self.account)}
         assert alerts == {(self.ids[item.key], item.name): item.alerts for item in self.all() if item.alerts}
+
+    @invariant()
+    def every_attempt_that_counted_is_kept(self):
+        if not hasattr(self, "items"):
+            return
+        found = {(self.ids.index(event_id), name, replay): count for event_id, name, replay, count in database.rows(
+            """SELECT event_id, subscription, replay, count(*) FROM mp_attempts WHERE account = %s AND counted
+                GROUP BY 1, 2, 3""", self.account)}
+        for item in self.all():
+            if item.state in ("waiting", "dead"):
+                attempts = item.attempt if item.state == "waiting" else item.letter[2] + 1
+                assert found.get((item.key, item.name, item.letter[3] if item.letter else 0), 0) == attempts
 
     @invariant()
     def the_breaker_is_the_same(self):

@@ -51,7 +51,7 @@ BEGIN
     -- no rollback and no crash takes that back
     RAISE LOG 'start % % % %', translate(handler, ' ', '-'), e.id, attempt, generation;
     INSERT INTO effects VALUES (handler, e.id, e.position, (e.detail ->> 'n')::int, e.detail ->> 'order');
-    IF kind = 'bad' THEN
+    IF kind = 'bad' OR kind = 'late' AND (SELECT bad FROM weather) THEN
         RAISE EXCEPTION 'never' USING ERRCODE = 'MPP01';
     ELSIF kind = 'stubborn' OR kind = 'flaky' AND attempt < 3
           OR handler LIKE 'guarded%' AND (SELECT bad FROM weather) THEN
@@ -180,6 +180,9 @@ CREATE FUNCTION operate(what text, pick int) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     letter record;
 BEGIN
+    IF what = 'redrive' THEN
+        RETURN 'redrive ' || (mp_redrive_dlq(max_per_second => 200, canary => pick) ->> 'letters');
+    END IF;
     SELECT d.id, d.event -> 'detail' AS detail INTO letter
       FROM mp_dlq d WHERE d.status = 'dead' ORDER BY d.id DESC OFFSET pick LIMIT 1;
     IF letter.id IS NULL THEN
@@ -222,7 +225,7 @@ sub one_of { return $_[ int rand @_ ] }
 sub emit
 {
 	my ($client, $n, $name) = @_;
-	my $kind = one_of(('ok') x 12, 'flaky', 'flaky', 'bad', 'stubborn');
+	my $kind = one_of(('ok') x 12, 'late', 'flaky', 'flaky', 'bad', 'stubborn');
 	my %extra;
 
 	# the service that is guarded fails by the weather alone
@@ -311,7 +314,7 @@ EOS
 sub operator_step
 {
 	return sprintf "SELECT operate('%s', %d) AS a \\gset\n\\echo operated :a\nSELECT pg_sleep(0.01) \\g /dev/null\n",
-	  one_of('replay', 'replay', 'correct', 'correct', 'discard'), int rand 3;
+	  one_of(('replay') x 6, ('correct') x 6, 'discard', 'discard', 'redrive'), int rand 3;
 }
 
 my %consumer_step = (
@@ -496,7 +499,7 @@ sub release_keys
 {
 	return query(<<'EOS');
 SELECT count(mp_replay_dlq(d.id, d.event -> 'detail' || '{"kind":"ok"}'))
-  FROM mp_dlq d WHERE d.status = 'dead' AND d.subscription LIKE 'ordered%'
+  FROM mp_dlq d WHERE d.status IN ('dead', 'parked') AND d.subscription LIKE 'ordered%'
 EOS
 }
 
@@ -506,6 +509,7 @@ sub is_quiet
 SELECT NOT EXISTS (TABLE meal_planner.delivery) AND NOT EXISTS (TABLE meal_planner.worker_batch)
    AND NOT EXISTS (TABLE meal_planner.consumer_claim)
    AND NOT EXISTS (SELECT FROM mp_subscriptions s WHERE s.lag_events > 0 AND NOT s.builtin)
+   AND NOT EXISTS (SELECT FROM mp_redrives WHERE ended_at IS NULL)
 EOS
 }
 
@@ -514,6 +518,7 @@ for (; $ahead <= 4000; $ahead += 40)
 {
 	MealPlannerCluster::sweep($node, 'postgres', $ahead);
 	query("SET meal_planner.clock_offset = $ahead; CALL drain()");
+	query("SELECT mp_resume_redrive(id) FROM mp_redrives WHERE state = 'paused'");
 	last if release_keys() == 0 && is_quiet();
 }
 ok(is_quiet(), 'sweeps and consumers come to an end');
@@ -581,11 +586,17 @@ SELECT h.subscription, h.event_id FROM handed h
  WHERE NOT EXISTS (SELECT FROM meal_planner.dead_letter l WHERE l.event_id = h.event_id AND l.subscription = h.subscription)
  GROUP BY 1, 2 HAVING min(h.attempt) <> 1 OR max(h.attempt) <> count(*) OR count(DISTINCT h.attempt) <> count(*)
 EOS
+none(<<'EOS', 'I6: the attempts of a dead letter are all kept, each under its number');
+SELECT dlq_id, subscription, replay FROM mp_attempts
+ WHERE counted AND subscription NOT LIKE 'guarded%' -- of those only the last hundred are kept
+ GROUP BY 1, 2, 3 HAVING min(attempt) <> 1 OR max(attempt) <> count(*) OR count(DISTINCT attempt) <> count(*)
+EOS
 none(<<'EOS', 'I7: what is bad or stubborn is a dead letter, and of the rest what took its server down twice');
 SELECT d.name, d.detail, l.reason FROM due d
   LEFT JOIN meal_planner.dead_letter l ON l.event_id = d.id AND l.subscription = d.name
- WHERE coalesce(l.reason, 'none') NOT IN ('crash', CASE WHEN d.detail ->> 'kind' = 'bad' OR d.detail ->> 'kind' = 'stubborn' AND d.name IN ('pull', 'ledger') THEN 'permanent'
-                                                        WHEN d.detail ->> 'kind' = 'stubborn' THEN 'max_attempts' ELSE 'none' END)
+ WHERE coalesce(l.reason, 'none') <> ALL (CASE d.detail ->> 'kind' WHEN 'bad' THEN '{permanent,crash}'
+            WHEN 'stubborn' THEN CASE WHEN d.name IN ('pull', 'ledger') THEN '{permanent}' ELSE '{max_attempts,crash}' END
+            WHEN 'late' THEN '{none,permanent,crash}' ELSE '{none,crash}' END::text[])
 EOS
 none(<<'EOS', 'I7, I22: the depth of the dead letters is their number');
 (SELECT subscription, error_type, count(*) FROM meal_planner.dead_letter WHERE status = 'dead' GROUP BY 1, 2)
@@ -594,6 +605,11 @@ EOS
 none("SELECT * FROM meal_planner.dead_letter WHERE status = 'replaying'", 'I8: no replay is left in the middle');
 none("SELECT d.* FROM due d WHERE d.letter = 'resolved' AND d.effects <> 1 AND d.name <> 'pull'",
 	'I8: what operators replayed, several at once, ran once');
+
+none(<<'EOS', 'I8: redrives came to their end, and every letter of each has one');
+SELECT id, state, letters, done, failed, blocked, refused, skipped, in_flight, remaining FROM mp_redrives
+ WHERE state <> 'done' OR in_flight + remaining <> 0 OR done + failed + blocked + refused + skipped <> letters
+EOS
 
 none('SELECT n FROM acked GROUP BY n HAVING count(DISTINCT id) > 1', 'I9: all who emit with a key get one id');
 none("SELECT * FROM refused WHERE answer NOT IN ('IdempotencyConflict', 'absent')", 'I9: other content under a key is refused');
@@ -619,6 +635,8 @@ none("SELECT key FROM done WHERE operation = 'leased' AND key ~ '^(verify|block)
 none(<<'EOS', 'I10: what is acknowledged is not handed out again');
 SELECT h.* FROM handed h JOIN settled s USING (token)
  WHERE s.answer AND NOT wants_to_fail(h)
+   -- of a replay attempts count anew
+   AND NOT EXISTS (SELECT FROM meal_planner.dead_letter l WHERE l.event_id = h.event_id AND l.subscription = h.subscription)
    AND EXISTS (SELECT FROM handed later WHERE (later.subscription, later.event_id) = (h.subscription, h.event_id) AND later.attempt > h.attempt)
 EOS
 my $remembered = "SET meal_planner.clock_offset = 90000; SELECT operation, key, mp_check_processed(key, operation) FROM (SELECT DISTINCT operation, key FROM done) d ORDER BY 1, 2";
@@ -635,6 +653,11 @@ none(<<'EOS', 'I14: no attempt comes early');
 SELECT f.* FROM effects f JOIN meal_planner.event e ON e.id = f.event_id
  WHERE e.detail ->> 'kind' = 'flaky' AND f.handler IN ('inline', 'worker')
    AND f.at < meal_planner.position_time(e.position) + interval '60 milliseconds'
+EOS
+none(<<'EOS', 'I14: nor does any of those that failed');
+SELECT * FROM (SELECT a.*, lag(failed_at) OVER (PARTITION BY dlq_id, replay ORDER BY attempt) AS before FROM mp_attempts a
+                WHERE counted AND subscription IN ('inline', 'worker', 'ordered inline', 'ordered worker')) a
+ WHERE failed_at - make_interval(secs => coalesce(seconds, 0)) < before + make_interval(secs => 0.019 * 2 ^ (attempt - 2))
 EOS
 
 # ---- breakers
@@ -694,7 +717,7 @@ is(join("\n", @errors), '', 'I20: no client saw an error of a handler, of anothe
 none("SELECT f.* FROM effects f JOIN tried t ON t.n = f.n WHERE t.rolled_back", 'I20: what was rolled back has no effect');
 none(<<'EOS', 'I21: one alert each time that a letter became dead');
 SELECT l.id, l.subscription, l.status, l.replay_count, count(a.id) FROM meal_planner.dead_letter l
-  LEFT JOIN meal_planner.alert a ON a.account = l.account AND a.dead_letter_id = l.id
+  LEFT JOIN meal_planner.alert a ON a.account = l.account AND a.dead_letter_id = l.id AND a.kind = 'dead_letter'
  GROUP BY l.account, l.id HAVING count(a.id) <> l.replay_count + CASE l.status WHEN 'resolved' THEN 0 ELSE 1 END
 EOS
 none(<<'EOS', 'I22: what operators see is what the tables say');
@@ -717,6 +740,7 @@ for my $query (
 	"SELECT count(*) FROM effects f JOIN meal_planner.event e ON e.id = f.event_id WHERE e.detail ->> 'kind' = 'flaky'",
 	"SELECT count(*) FROM meal_planner.dead_letter WHERE status = 'resolved'",
 	"SELECT count(*) FROM meal_planner.dead_letter WHERE reason = 'max_attempts'",
+	"SELECT count(*) FROM mp_redrives WHERE done > 0",
 	"SELECT count(*) FROM completed WHERE NOT answer",
 	"SELECT count(*) FROM leased WHERE status = 'completed'",
 	"SELECT count(*) FROM told WHERE state = 'half-open' OR permit % 4096 <> 0")
