@@ -41,6 +41,8 @@ class Breaker:
         self.clear_window()
         self.changes = []
         self.counters = Counter()
+        # the permit that everybody has while it is closed in that epoch
+        self.common = lambda epoch: "common"
         # where chance decides: gets the shortest and the longest, gives the open time
         self.choose = lambda shortest, longest: longest
 
@@ -120,11 +122,10 @@ class Breaker:
     def hand_out(self, permit, now):
         self.out[permit] = now + self.options["permit_seconds"]
 
-    def report(self, now, permit, common, outcome, slow=False):
-        """`common` is the permit that everybody has in this epoch while it is closed."""
+    def report(self, now, permit, outcome, slow=False):
         self.settle(now)
         self.counters["slow"] += slow
-        if not (permit == common if self.state == "closed" else permit in self.out):
+        if not (permit == self.common(self.epoch) if self.state == "closed" else permit in self.out):
             self.counters["late"] += 1
             return
         self.counters[outcome if outcome == "ignored" else outcome + ("s" if outcome == "failure" else "es")] += 1

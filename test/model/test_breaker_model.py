@@ -81,6 +81,7 @@ class Breakers(RuleBasedStateMachine):
         found = self.found()
         self.breaker = Breaker(found["epoch"], self.now)
         self.breaker.choose = self.choose
+        self.breaker.common = lambda epoch: epoch * SERIALS
         self.breaker.open_count, self.breaker.open_length = found["open_count"], found["open_seconds"]
         self.breaker.opened_at = found["opened_at"] and self.now + found["opened_at"]
         self.breaker.counters.update(found["counters"])
@@ -92,10 +93,6 @@ class Breakers(RuleBasedStateMachine):
     def now(self):
         """Seconds since 2000, as the server's clock has it but for what really passed."""
         return self.start + Database.offset
-
-    @property
-    def common(self):
-        return self.breaker.epoch * SERIALS
 
     def value(self, number, how, query, *arguments):
         before, after = AROUND[how]
@@ -143,14 +140,14 @@ class Breakers(RuleBasedStateMachine):
             assert permit not in self.permits, "two have the same permit"
             self.breaker.hand_out(permit, self.now)
         else:
-            assert permit == self.common
+            assert permit == self.breaker.common(self.breaker.epoch)
         self.permits.append(permit)
         return permit
 
     def tell(self, number, how, permit, outcome, duration):
         slow = duration is not None and 0 < self.breaker.options["slow_call_seconds"] * 1000 <= duration
         answer = self.value(number, how, "SELECT mp_breaker_report(%s, %s, %s, %s)", self.name, permit, outcome, duration)
-        self.breaker.report(self.now, permit, self.common, outcome, slow)
+        self.breaker.report(self.now, permit, outcome, slow)
         assert answer == self.breaker.state
         self.is_stored()
 

@@ -12,7 +12,7 @@ that is true now.
 Time is the shifted clock.  It moves by hundreds of seconds to days, so that the
 seconds which really pass meanwhile decide nothing.
 
-MP_MODEL_EXAMPLES sets how many sequences are tried (default 80).
+MP_MODEL_EXAMPLES sets how many sequences are tried (default 120).
 """
 
 import copy
@@ -387,7 +387,7 @@ class Operations(RuleBasedStateMachine):
 class OperationModel(unittest.TestCase):
     def test_operations_do_what_the_model_does(self):
         run_state_machine_as_test(Operations, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "80")), stateful_step_count=50,
+            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "120")), stateful_step_count=50,
             deadline=None, derandomize=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck)))
 
 

@@ -268,7 +268,7 @@ class Retries(RuleBasedStateMachine):
         assert answer.allowed, "%s was called although the breaker is %s" % (item.name, answer.state)
         if answer.state == "half-open":
             self.breaker.hand_out("probe", self.now)
-        self.breaker.report(self.now, "probe" if answer.state == "half-open" else "common", "common", outcome)
+        self.breaker.report(self.now, "probe" if answer.state == "half-open" else "common", outcome)
         return answer.state
 
     def fail_guarded(self, failed, deferred):
@@ -333,10 +333,10 @@ class Retries(RuleBasedStateMachine):
             if answer.state == "half-open":
                 self.breaker.hand_out("probe", self.now)
             if self.down:
-                self.breaker.report(self.now, "probe" if answer.state == "half-open" else "common", "common", "failure")
+                self.breaker.report(self.now, "probe" if answer.state == "half-open" else "common", "failure")
             elif answer.state == "half-open":
                 # others were refused while it was out; then it came back
-                self.breaker.report(self.now, "probe", "common", "ignored")
+                self.breaker.report(self.now, "probe", "ignored")
                 break
 
     @precondition(lambda self: self.items)
