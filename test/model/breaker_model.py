@@ -149,7 +149,8 @@ class Breaker:
             self.calls = (self.calls + [(0, failed, slow)])[-options["window_size"]:]
         elif options["window"] == "time":
             bucket = now // (options["window_size"] / BUCKETS)
-            self.kept.append((bucket, failed, slow))
+            # one stretch takes the place of another that is a whole number of windows away
+            self.kept = [call for call in self.kept if call[0] == bucket or (call[0] - bucket) % BUCKETS] + [(bucket, failed, slow)]
             # what lies ahead, after the clock was set back, counts when it comes
             self.calls = [call for call in self.kept if bucket - BUCKETS < call[0] <= bucket]
         enough = options["window"] and len(self.calls) >= options["minimum_calls"]
