@@ -142,7 +142,7 @@ $session->query_safe("SELECT mp_subscribe('bad', '{\"source\":[\"memory\"],\"det
 	  . " options => '{\"base_delay\":0.001,\"multiplier\":1,\"max_attempts\":3}')");
 $session->query_safe('DELETE FROM meal_planner.delivery');
 my $sweep = "CALL emit('Plain', %d, '{}'); CALL emit('Bad', %d, '{\"code\":\"MPT01\"}'); CALL mp_sweep()";
-$session->query_safe(sprintf $sweep, 20_000, 1000);
+$session->query_safe(sprintf $sweep, 50_000, 3000);
 $early = memory();
 $session->query_safe(sprintf $sweep, 50_000, 3000);
 $late = memory();
