@@ -8,6 +8,7 @@ only=${ONLY:-.}
 fill=${FILL:-1000000}                 # events in a queue that is drained
 held_seconds=${HELD_SECONDS:-60}
 backlogs=${BACKLOGS:-0 1 5}           # millions of events
+sagas=${SAGAS:-10000}                 # sagas of three steps
 output=$MP_BUILD/bench
 results=$output/results.tsv
 peers=$output/peers
@@ -32,6 +33,7 @@ have() {
 		message_db) [ -d "$peers/node_modules/@eventide/message-db" ] ;;
 		graphile) [ -n "$(node_program)" ] && [ -d "$peers/node_modules/graphile-worker" ] ;;
 		boss) [ -n "$(node_program)" ] && [ -d "$peers/node_modules/pg-boss" ] ;;
+		dbos) [ -n "$(node_program)" ] && [ -d "$peers/node_modules/@dbos-inc/dbos-sdk" ] ;;
 		*) die "what is $1?" ;;
 	esac
 }
@@ -47,6 +49,7 @@ called() {
 		message_db) echo "message-db" ;;
 		graphile) echo "graphile-worker" ;;
 		boss) echo "pg-boss" ;;
+		dbos) echo "DBOS Transact" ;;
 	esac
 }
 
@@ -59,6 +62,7 @@ version() {
 		message_db) package_version @eventide/message-db ;;
 		graphile) package_version graphile-worker ;;
 		boss) package_version pg-boss ;;
+		dbos) package_version @dbos-inc/dbos-sdk ;;
 	esac
 }
 package_version() { sed -n 's/^ *"version": *"\([^"]*\)".*/\1/p' "$peers/node_modules/$1/package.json" | head -n 1; }

@@ -67,6 +67,20 @@ BEGIN
 END
 $$;
 
+-- A saga of three steps, each of which writes a row.
+CREATE TABLE saga_effect (saga_id text NOT NULL, step text NOT NULL, n int NOT NULL);
+CREATE FUNCTION saga_write(s jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO saga_effect (saga_id, step, n) VALUES (s ->> 'saga_id', s ->> 'step', (s #>> '{input,n}')::int);
+    RETURN jsonb_build_object('wrote', s ->> 'step');
+END
+$$;
+CREATE FUNCTION saga_unwrite(s jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM saga_effect e WHERE e.saga_id = s ->> 'saga_id' AND e.step = s ->> 'step';
+END
+$$;
+
 -- A thousand events to put at once, as a client sends them and as rows of text.
 -- They are not compressed, so that no run measures how fast that is undone.
 CREATE TABLE batch (entries jsonb NOT NULL);

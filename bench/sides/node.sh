@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# graphile-worker and pg-boss, through their own interfaces in node and with the
-# batches that their pages recommend.  bench/node/*.mjs print what consume.c does.
+# graphile-worker, pg-boss and DBOS Transact, through their own interfaces in node
+# and with the batches that their pages recommend.  bench/node/*.mjs print what consume.c does.
 
 node_peer() {
 	cp -u bench/node/*.mjs "$peers/"
@@ -23,3 +23,11 @@ boss_send() {
 	fresh boss
 	node_peer boss send "$1" "$seconds" "$small" | awk '/^total/ { print $2 / $4 }'
 }
+
+# DBOS: a hundred workflows at a time (from ten to 300 there is little difference),
+# 20 connections for it and 20 for the steps.  A step is its fastest kind, whose
+# effect and record are two commits.
+dbos_setup() { node_peer dbos setup; }
+dbos_sagas_started() { node_peer dbos start "$sagas" 100 | awk '/^total/ { print $2 / $4 }'; }
+dbos_sagas_waiting() { node_peer dbos queue "$sagas" 100 | awk '/^total/ { print $2 / $4 }'; }
+dbos_sagas_done() { value -c "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'"; }

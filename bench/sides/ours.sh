@@ -68,3 +68,74 @@ batch_of() {
 		*) die "there is no batch of $1" ;;
 	esac
 }
+
+# steps_per_second SINCE UNTIL: 3 for each saga; epochs
+steps_per_second() { awk -v since="$1" -v until="$2" -v steps="$((3 * sagas))" 'BEGIN { print steps / (until - since) }'; }
+
+# ours_saga MIDDLE-STEP: the saga, whose second step is that
+ours_saga() {
+	value -c "SELECT mp_define_saga('bench', '{\"steps\": [
+		{\"name\": \"reserve\", \"kind\": \"compensatable\", \"run\": \"saga_write(jsonb)\", \"undo\": \"saga_unwrite(jsonb)\"},
+		{\"name\": \"pay\", \"kind\": \"compensatable\", $1},
+		{\"name\": \"book\", \"kind\": \"pivot\", \"run\": \"saga_write(jsonb)\"}]}')" > /dev/null
+}
+saga_in_database='"run": "saga_write(jsonb)", "undo": "saga_unwrite(jsonb)"'
+saga_with_service='"service": "payments", "undo_service": "payments", "timeout_seconds": 300'
+
+# ours_sagas_waiting SWEEPS: all started before, then so many sweeps
+ours_sagas_waiting() {
+	local since i
+	ours_saga "$saga_in_database"
+	value -c "SELECT count(mp_start_saga('bench', jsonb_build_object('n', n))) FROM generate_series(1, $sagas) n" > /dev/null
+	settle
+	since=$EPOCHREALTIME
+	for ((i = 0; i < $1; i++)); do
+		sql -c 'CALL mp_sweep()' &
+	done
+	wait
+	steps_per_second "$since" "$EPOCHREALTIME"
+}
+
+# ours_sagas_started CLIENTS: one started in a transaction, while a sweep is there
+ours_sagas_started() {
+	local since
+	ours_saga "$saga_in_database"
+	echo "SELECT mp_start_saga('bench', '{\"n\": 1}');" > "$output/saga.sql"
+	sweep_meanwhile
+	since=$EPOCHREALTIME
+	pgbench -n -M prepared -c "$1" -j 2 -t $((sagas / $1)) -f "$output/saga.sql" >> "$output/log"
+	sagas_have_ended
+	steps_per_second "$since" "$(value -c 'SELECT extract(epoch FROM max(ended_at)) FROM meal_planner.saga')"
+	sweep_no_more
+}
+
+# ours_sagas_serviced CLIENTS: the second step is a service's: so many clients
+# claim a hundred, commit, and complete them, while a sweep is there
+ours_sagas_serviced() {
+	local since i
+	ours_saga "$saga_with_service"
+	value -c "SELECT count(mp_start_saga('bench', jsonb_build_object('n', n))) FROM generate_series(1, $sagas) n" > /dev/null
+	settle
+	since=$EPOCHREALTIME
+	sweep_meanwhile
+	{
+		echo "events array: SELECT token FROM mp_claim_saga_steps('payments', 100)"
+		echo "run: SELECT count(mp_complete_saga_step(t, '{\"wrote\": \"pay\"}')) FROM unnest(\$1::uuid[]) t"
+	} > "$output/consume.script"
+	consume "$output/consume.script" "$1" "$((seconds * 12))" "$sagas" > /dev/null
+	sagas_have_ended
+	steps_per_second "$since" "$(value -c 'SELECT extract(epoch FROM max(ended_at)) FROM meal_planner.saga')"
+	sweep_no_more
+}
+ours_sagas_done() { value -c "SELECT count(*) FROM meal_planner.saga WHERE state = 'completed'"; }
+
+sweep_meanwhile() { psql -X -q -c 'CALL mp_sweep(3600)' > /dev/null 2>&1 & }
+sagas_have_ended() {
+	while [ "$(value -c 'SELECT count(*) FROM meal_planner.saga WHERE ended_at IS NULL')" != 0 ]; do
+		sleep 0.2
+	done
+}
+sweep_no_more() {
+	value -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CALL mp_sweep(3600)'" > /dev/null
+	wait
+}
