@@ -43,9 +43,13 @@ by_index_end(int level)
  * Taking
  * ------------------------------------------------------------------------ */
 
+/*
+ * Sagas by their ids, here and below: one probe for each.  "= ANY" would read all
+ * of the account and filter, by a plan from when the table was small.
+ */
 #define SAGA_COLUMNS \
 	"SELECT s.id, s.name, s.version, s.input, s.hops, s.state, s.progress, s.error, s.started_at, s.due_at, s.alone, s.blocked" \
-	" FROM meal_planner.saga s"
+	" FROM "
 
 static MpSagaState
 state_of_name(const char *name)
@@ -121,10 +125,11 @@ static void
 read_results(MpSagaHand *hand, Datum ids)
 {
 	static MpPlan plan = {
-		.sql = "SELECT l.saga_id, l.step, l.result FROM meal_planner.saga_log l"
-		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.saga_id OPERATOR(pg_catalog.=) ANY ($2)"
+		.sql = "SELECT l.saga_id, l.step, l.result FROM pg_catalog.unnest($2) AS w (id),"
+		" LATERAL (SELECT l.saga_id, l.step, l.result FROM meal_planner.saga_log l"
+		" WHERE l.account OPERATOR(pg_catalog.=) $1 AND l.saga_id OPERATOR(pg_catalog.=) w.id"
 		" AND l.entry OPERATOR(pg_catalog.=) 'succeeded' AND l.direction OPERATOR(pg_catalog.=) 'forward'"
-		" AND l.result IS NOT NULL",
+		" AND l.result IS NOT NULL OFFSET 0) l",
 	.types = {TEXTOID, UUIDARRAYOID}};
 	Datum		values[2] = {hand->account, ids};
 	MpSagaInstance *instance = NULL;
@@ -179,8 +184,9 @@ read_out(MpSagaHand *hand, Datum ids)
 {
 	static MpPlan plan = {
 		.sql = "SELECT o.saga_id, o.step, o.direction, o.attempt, o.run, o.crashes, o.first_at, o.due_at, o.token,"
-		" o.lease_until, o.permit, o.started_at FROM meal_planner.saga_step o"
-		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.saga_id OPERATOR(pg_catalog.=) ANY ($2)",
+		" o.lease_until, o.permit, o.started_at FROM pg_catalog.unnest($2) AS w (id),"
+		" LATERAL (SELECT o.* FROM meal_planner.saga_step o"
+		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.saga_id OPERATOR(pg_catalog.=) w.id OFFSET 0) o",
 	.types = {TEXTOID, UUIDARRAYOID}};
 	Datum		values[2] = {hand->account, ids};
 	MpSagaInstance *instance = NULL;
@@ -249,9 +255,9 @@ MpSagaHand *
 mp_saga_take_due(Datum account, Datum ids)
 {
 	static MpPlan plan = {
-		.sql = SAGA_COLUMNS
-		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) ANY ($2)"
-		" AND s.due_at OPERATOR(pg_catalog.<=) $3 FOR UPDATE SKIP LOCKED",
+		.sql = SAGA_COLUMNS "pg_catalog.unnest($2) AS w (id), LATERAL (SELECT s.* FROM meal_planner.saga s"
+		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) w.id"
+		" AND s.due_at OPERATOR(pg_catalog.<=) $3 FOR UPDATE SKIP LOCKED) s",
 	.types = {TEXTOID, UUIDARRAYOID, TIMESTAMPTZOID}};
 
 	return take(&plan, account, ids);
@@ -261,7 +267,7 @@ MpSagaHand *
 mp_saga_take(Datum account, const pg_uuid_t *id)
 {
 	static MpPlan plan = {
-		.sql = SAGA_COLUMNS
+		.sql = SAGA_COLUMNS "meal_planner.saga s"
 		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) $2 FOR UPDATE",
 	.types = {TEXTOID, UUIDOID}};
 
@@ -272,8 +278,8 @@ MpSagaHand *
 mp_saga_take_locked(Datum account, Datum ids)
 {
 	static MpPlan plan = {
-		.sql = SAGA_COLUMNS
-		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) ANY ($2)",
+		.sql = SAGA_COLUMNS "pg_catalog.unnest($2) AS w (id), LATERAL (SELECT s.* FROM meal_planner.saga s"
+		" WHERE s.account OPERATOR(pg_catalog.=) $1 AND s.id OPERATOR(pg_catalog.=) w.id OFFSET 0) s",
 	.types = {TEXTOID, UUIDARRAYOID}};
 
 	return take(&plan, account, ids);

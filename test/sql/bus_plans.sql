@@ -266,3 +266,30 @@ CALL mp_sweep();
 SELECT pg_read_file('/proc/self/maps') ~ 'llvmjit' AS compiled;
 SELECT mp_unsubscribe('pulled'), mp_unsubscribe('worked');
 DROP FUNCTION on_compiled;
+
+-- Whoever goes on with a saga reads what that one has done, and not what all have, also by plans from before there were many.
+CREATE FUNCTION reserve(s jsonb) RETURNS jsonb LANGUAGE sql RETURN '{"reserved": true}'::jsonb;
+SELECT mp_define_saga('many', '{"steps": [{"name": "reserve", "kind": "pivot", "run": "reserve(jsonb)"},
+    {"name": "pay", "kind": "retriable", "service": "payments"}]}');
+ALTER TABLE meal_planner.saga SET (autovacuum_enabled = off);
+ALTER TABLE meal_planner.saga_log SET (autovacuum_enabled = off);
+ALTER TABLE meal_planner.saga_step SET (autovacuum_enabled = off);
+VACUUM meal_planner.saga, meal_planner.saga_log, meal_planner.saga_step;
+SELECT mp_start_saga('many', '{}', account => 'many') IS NOT NULL AS started;
+CALL mp_sweep();
+SELECT mp_complete_saga_step(token, '{}') FROM mp_claim_saga_steps('payments', account => 'many');
+SELECT count(mp_start_saga('many', '{}', account => 'many')) FROM generate_series(1, 300);
+CALL mp_sweep();
+CREATE VIEW touched AS
+SELECT coalesce(sum(seq_tup_read), 0) AS seq, coalesce(sum(idx_tup_fetch) FILTER (WHERE relname = 'saga'), 0) AS sagas,
+       coalesce(sum(idx_tup_fetch) FILTER (WHERE relname = 'saga_log'), 0) AS entries,
+       coalesce(sum(idx_tup_fetch) FILTER (WHERE relname = 'saga_step'), 0) AS steps
+  FROM pg_stat_xact_all_tables WHERE schemaname = 'meal_planner' AND relname IN ('saga', 'saga_log', 'saga_step');
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT token FROM mp_claim_saga_steps('payments', 1, account => 'many') \gset
+SELECT mp_complete_saga_step(:'token', '{}');
+SELECT seq - :before_seq AS seq, sagas - :before_sagas < 20 AS few_sagas, entries - :before_entries < 20 AS few_entries, steps - :before_steps < 20 AS few_steps FROM touched;
+COMMIT;
+DROP VIEW touched;
+DROP FUNCTION reserve;
