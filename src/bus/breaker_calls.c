@@ -118,6 +118,7 @@ mp_breaker_report_call(PG_FUNCTION_ARGS)
 	MpBreakerOutcome outcome = outcome_argument(fcinfo);
 	double		milliseconds = PG_ARGISNULL(3) ? 0 : PG_GETARG_FLOAT8(3);
 	MpBreakerPlace *place;
+	const char *state;
 
 	if (PG_ARGISNULL(1))
 		refuse("permit must not be NULL");
@@ -126,8 +127,10 @@ mp_breaker_report_call(PG_FUNCTION_ARGS)
 	place = mp_breaker_find(name);
 	mp_breaker_tell(place, PG_GETARG_INT64(1), outcome,
 					!PG_ARGISNULL(3) && mp_breaker_is_slow(place, milliseconds / 1000), 1);
+	/* Before, not after: what somebody else changes meanwhile is not stored. */
+	state = mp_breaker_state_name(mp_breaker_state(place));
 	mp_breaker_store(place, name);
-	PG_RETURN_TEXT_P(cstring_to_text(mp_breaker_state_name(mp_breaker_state(place))));
+	PG_RETURN_TEXT_P(cstring_to_text(state));
 }
 
 /* Until then the sweep leaves a subscription's cursor where it is. */

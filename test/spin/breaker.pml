@@ -428,10 +428,10 @@ inline read_state()
 }
 
 /*
- * mp_breaker_report(): which state it will answer; then it waits for that to be
- * stored.  That nobody stores it in time is a warning, and no promise.  The other
- * way round, as mp_breaker_report_call() has it at present, the answer may be one
- * that nobody has waited for: ANSWER_AFTER_STORING.
+ * mp_breaker_report_call(): which state it will answer; then it waits for that to
+ * be stored.  That nobody stores it in time is a warning, and no promise.  The
+ * other way round the answer may be one that nobody has waited for:
+ * ANSWER_AFTER_STORING.
  */
 inline wait_for_storing()
 {
