@@ -75,8 +75,9 @@ BEGIN
     ELSIF $2 > $3 THEN
         RAISE EXCEPTION 'MP400: from_time must not be after to_time'
             USING ERRCODE = 'MP400', HINT = 'retry=no. Correct the arguments.';
-    ELSIF NOT ($5 > 0 AND $5 <= 1000000) THEN
-        RAISE EXCEPTION 'MP400: max_per_second must be above 0 and at most 1000000'
+    -- with less the next event would be due when no timestamp reaches, an error in every sweep
+    ELSIF NOT ($5 >= 0.0001 AND $5 <= 1000000) THEN
+        RAISE EXCEPTION 'MP400: max_per_second must be between 0.0001 and 1000000'
             USING ERRCODE = 'MP400', HINT = 'retry=no. Give NULL for as fast as it goes.';
     ELSIF NOT (length($6) BETWEEN 1 AND 200) THEN
         RAISE EXCEPTION 'MP400: name must have between 1 and 200 characters'

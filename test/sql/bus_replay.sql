@@ -49,6 +49,7 @@ SELECT mp_replay('w', from_time => '2026-01-02', to_time => '2026-01-01');
 SELECT mp_replay('w', pattern => '{"detail-type": "Work"}');
 SELECT mp_replay('w', max_per_second => 0);
 SELECT mp_replay('w', max_per_second => 'NaN');
+SELECT mp_replay('w', max_per_second => 1e-300);
 SELECT mp_replay('w', name => '');
 SELECT mp_cancel_replay(1);
 SELECT * FROM left_behind;
