@@ -66,7 +66,7 @@ COMMENT ON COLUMN meal_planner.redrive_part.fed_at IS 'when it was its turn last
 COMMENT ON COLUMN meal_planner.redrive_part.positions IS 'letters in flight';
 COMMENT ON COLUMN meal_planner.redrive_part.replays IS
 'their replay_count when they were made deliveries; 0: not yet, somebody had them';
-CREATE INDEX redrive_part_turn ON meal_planner.redrive_part (redrive, fed_at);
+CREATE INDEX redrive_part_turn ON meal_planner.redrive_part (redrive, fed_at, account, subscription);
 SELECT pg_extension_config_dump('meal_planner.redrive_part', '');
 
 -- What is asked for ------------------------------------------------------------
@@ -242,8 +242,9 @@ DECLARE
     total   bigint      := 0;
     dead_by timestamptz := moment;
 BEGIN
-    IF NOT ($2 > 0 AND $2 <= 1000000) THEN
-        RAISE EXCEPTION 'MP400: max_per_second must be above 0 and at most 1000000'
+    -- with less the next letter would be due when no timestamp reaches, an error in every sweep
+    IF NOT ($2 >= 0.0001 AND $2 <= 1000000) THEN
+        RAISE EXCEPTION 'MP400: max_per_second must be between 0.0001 and 1000000'
             USING ERRCODE = 'MP400', HINT = 'retry=no. Give NULL for as fast as it goes.';
     ELSIF $4 NOT BETWEEN 0 AND 10000 THEN
         RAISE EXCEPTION 'MP400: canary must be between 0 and 10000'
@@ -517,7 +518,7 @@ COMMENT ON FUNCTION meal_planner.redrive_letter(meal_planner.redrive, text, text
 'makes a dead letter of a redrive a delivery: fed (as its so manyeth replay), busy (somebody has it locked, or a consumer holds it by a replay), skipped (it is not dead any more, or has a delivery) or refused';
 
 CREATE FUNCTION meal_planner.feed_redrive(
-    INOUT r meal_planner.redrive, part meal_planner.redrive_part, max_letters int, OUT moved boolean)
+    INOUT r meal_planner.redrive, part meal_planner.redrive_part, max_letters int, OUT moved boolean, OUT looked int)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -525,13 +526,13 @@ AS $$
 DECLARE
     page    CONSTANT int := 500;
     former  CONSTANT meal_planner.redrive_part := part;
-    looked  int := 0;
     fed     int := 0;
     full_up boolean := false;
     next    record;
     verdict text;
     replay  int;
 BEGIN
+    looked := 0;
     part.positions := '{}';
     part.replays := '{}';
     r.in_flight := r.in_flight - cardinality(former.positions);
@@ -582,7 +583,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.feed_redrive(meal_planner.redrive, meal_planner.redrive_part, int) IS
-'makes up to max_letters of the next dead letters of a part deliveries; moved: something was written. The row of the redrive is locked';
+'makes up to max_letters of the next dead letters of a part deliveries; moved: something was written; looked: at so many letters, whatever became of them. The row of the redrive is locked';
 
 CREATE FUNCTION meal_planner.step_redrive(redrive bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
@@ -599,6 +600,7 @@ DECLARE
     most   int;
     fed    record;
     moved  boolean := false;
+    looked int := 0;
 BEGIN
     -- Whoever moves a redrive holds its row to the end of the transaction.
     SELECT * INTO r FROM meal_planner.redrive t WHERE t.id = $1 AND t.ended_at IS NULL FOR UPDATE SKIP LOCKED;
@@ -620,12 +622,14 @@ BEGIN
            AND meal_planner.redrive_may_run(p.subscription)
          ORDER BY p.redrive, p.fed_at, p.account, p.subscription
     LOOP
-        EXIT WHEN meal_planner.redrive_feeds(r) = 0;
+        -- A step is short, though nothing of what it looks at is to run.
+        EXIT WHEN looked >= 500 OR meal_planner.redrive_feeds(r) = 0;
         most := least(share, meal_planner.redrive_feeds(r), meal_planner.redrive_room(part, parts));
         CONTINUE WHEN most = 0;
-        SELECT f.r, f.moved INTO fed FROM meal_planner.feed_redrive(r, part, most) f;
+        SELECT f.r, f.moved, f.looked INTO fed FROM meal_planner.feed_redrive(r, part, most) f;
         r := fed.r;
         moved := moved OR fed.moved;
+        looked := looked + fed.looked;
     END LOOP;
     DELETE FROM meal_planner.redrive_part p
      WHERE p.redrive = $1 AND p.after_position >= p.up_to AND p.positions = '{}';

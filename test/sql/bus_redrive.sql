@@ -56,6 +56,7 @@ SELECT filter, refusal(filter) FROM unnest('{
 SELECT mp_redrive_dlq('{"account": "local"}', account => 'local');
 SELECT mp_redrive_dlq(max_per_second => 0);
 SELECT mp_redrive_dlq(max_per_second => 'NaN');
+SELECT mp_redrive_dlq(max_per_second => 1e-300);
 SELECT mp_redrive_dlq(canary => -1);
 SELECT mp_pause_redrive(1);
 SELECT mp_resume_redrive(NULL);
@@ -501,6 +502,17 @@ ROLLBACK;
 CALL mp_sweep();
 SELECT status FROM mp_dlq WHERE event -> 'detail' ->> 'n' = '8001';
 RESET meal_planner.clock_offset;
+
+-- One step looks at so many letters, although none of them is to run.
+INSERT INTO broken (subscription) VALUES ('a');
+SELECT count(mp_emit_event('Work', jsonb_build_object('n', 9000 + n), account => 'gone ' || n % 6)) FROM generate_series(1, 600) n;
+TRUNCATE broken;
+SELECT mp_redrive_dlq('{"subscription": "a", "account": ["gone 0", "gone 1", "gone 2", "gone 3", "gone 4", "gone 5"]}') - 'id' AS result;
+SELECT mp_unsubscribe('a');
+SELECT meal_planner.step_redrive(max(id)) FROM mp_redrives;
+SELECT state, letters, refused, remaining FROM mp_redrives ORDER BY id DESC LIMIT 1;
+CALL mp_sweep();
+SELECT state, letters, refused, remaining FROM mp_redrives ORDER BY id DESC LIMIT 1;
 
 DROP VIEW redrive, left_behind;
 DROP TABLE redriven, broken;
