@@ -102,16 +102,22 @@ find_place(const MpSubscription *subscription, Oid relation, TimestampTz now, ui
 	return oldest;
 }
 
-/* Its place with a bucket filled up to now.  The lock is held afterwards. */
+/*
+ * Its place with a bucket filled up to now.  The lock is held afterwards; what
+ * was read before it might be older than what the bucket was filled with, which
+ * would look as if that had gone back, and be filled in twice.
+ */
 static Place *
 lock_place(const MpSubscription *subscription)
 {
 	Oid			relation = mp_event_relation();
-	TimestampTz now = mp_clock_now();
-	uint64		successes = mp_metrics_successes(subscription->name);
+	TimestampTz now;
+	uint64		successes;
 	Place	   *place;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	now = mp_clock_now();
+	successes = mp_metrics_successes(subscription->name);
 	place = find_place(subscription, relation, now, successes);
 	mp_bucket_fill(&subscription->budget, &place->bucket, now, successes);
 	return place;

@@ -1,0 +1,41 @@
+# A retry budget is one for all: sessions that ask at the same time get no more
+# tokens than the time has brought.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use MealPlannerCluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = MealPlannerCluster->start('retry_budget');
+
+$node->safe_psql('postgres', <<'EOS');
+SELECT mp_subscribe('p', '{"source":["any"]}', mode => 'pull', options => '{"retry_budget": {"per_second": 100000, "burst": 100}}');
+CREATE TABLE taken (tokens bigint, began timestamptz, ended timestamptz);
+CREATE PROCEDURE take(tries int) LANGUAGE plpgsql AS $$
+DECLARE
+    began  timestamptz := clock_timestamp();
+    tokens bigint := 0;
+BEGIN
+    FOR i IN 1 .. tries LOOP
+        tokens := tokens + meal_planner.take_retry('p')::int;
+    END LOOP;
+    INSERT INTO taken VALUES (tokens, began, clock_timestamp());
+END $$;
+EOS
+
+my @sessions = map {
+	IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', 'CALL take(500000)' ])
+} 1 .. 8;
+ok($_->finish, 'a session ends') for @sessions;
+my $what = $node->safe_psql('postgres',
+	'SELECT sum(tokens), ceil(100 + 100000 * extract(epoch FROM max(ended) - min(began))) FROM taken');
+note "taken, and at most: $what";
+my ($taken, $most) = split /\|/, $what;
+cmp_ok($taken, '>', 0, 'there were tokens');
+cmp_ok($taken, '<=', $most, 'but no more than the time has brought');
+$node->stop;
+
+done_testing();
