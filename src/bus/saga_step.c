@@ -361,6 +361,7 @@ mp_extend_saga_step(PG_FUNCTION_ARGS)
 	double		seconds = lease_argument(fcinfo, 1, 60);
 	MpSagaHand *hand;
 	int			step;
+	bool		extended = false;
 
 	mp_require_preload();
 	if (PG_ARGISNULL(0))
@@ -372,8 +373,12 @@ mp_extend_saga_step(PG_FUNCTION_ARGS)
 		set_lease(hand, &hand->instances[0], step, seconds);
 		hand->instances[0].out[step].changed = true;
 		mp_saga_go_on(hand, &hand->instances[0]);
+		/* its timeout may be over, or the saga's deadline, and it is not waited for */
+		extended = hand->instances[0].out[step].leased;
 		mp_saga_put_down(hand);
+		if (!extended)
+			mp_saga_wake_sweep(hand);
 	}
 	mp_spi_finish();
-	PG_RETURN_BOOL(hand != NULL);
+	PG_RETURN_BOOL(extended);
 }

@@ -255,6 +255,19 @@ SELECT mp_complete_saga_step(token, to_jsonb(step)) AS state, count(*) FROM clai
 CALL mp_sweep();
 SELECT state, count(*) FROM meal_planner.saga WHERE name = 'wide' GROUP BY state;
 
+-- A heartbeat does not prolong what ends at that moment: the attempt's time is up, or the saga goes back without it.
+SELECT mp_define_saga('short', '{"steps": [{"name": "a", "kind": "read_only", "service": "short", "timeout_seconds": 5}]}');
+SELECT mp_define_saga('overdue', '{"steps": [{"name": "a", "kind": "read_only", "service": "overdue"}], "deadline_seconds": 5}');
+SELECT mp_start_saga('short', '{}') IS NOT NULL AS short, mp_start_saga('overdue', '{}') IS NOT NULL AS overdue;
+CALL mp_sweep();
+CREATE TEMP TABLE beating AS SELECT 'short' AS saga, token FROM mp_claim_saga_steps('short') UNION ALL SELECT 'overdue', token FROM mp_claim_saga_steps('overdue');
+SELECT saga, mp_extend_saga_step(token, 60) AS extended FROM beating ORDER BY saga;
+SELECT set_config('meal_planner.clock_offset', (current_setting('meal_planner.clock_offset')::float8 + 10)::text, false) IS NOT NULL AS later;
+SELECT saga, mp_extend_saga_step(token, 60) AS extended, mp_complete_saga_step(token, NULL) FROM beating ORDER BY saga;
+SELECT set_config('meal_planner.clock_offset', (current_setting('meal_planner.clock_offset')::float8 - 10)::text, false) IS NOT NULL AS back;
+DELETE FROM meal_planner.saga WHERE name IN ('short', 'overdue');
+DELETE FROM meal_planner.saga_step WHERE service = 'short';
+
 -- One whose definition vanished does not lie in the way of others.
 SELECT mp_define_saga('lost', '{"steps": [{"name": "a", "kind": "pivot", "service": "lost"}]}');
 SELECT mp_define_saga('kept', '{"steps": [{"name": "a", "kind": "pivot", "service": "lost"}]}');
