@@ -155,7 +155,7 @@ SELECT mp_start_saga('four', '{"d": {"fails": 2}}') AS id \gset
 CALL mp_sweep();
 SET meal_planner.clock_offset = 57; CALL mp_sweep();
 :state
-SELECT kind, message, saga_id = :'id' AS this_one FROM mp_alerts;
+SELECT kind, message, saga_id = :'id' AS this_one, entries, waiting FROM mp_alerts;
 SELECT mp_cancel_saga(:'id', 'too late');
 SELECT mp_retry_saga(:'id');
 CALL mp_sweep();
