@@ -53,6 +53,11 @@ SET lock_timeout = '2s' -- who starts a saga queues behind us
 AS $$
 #variable_conflict use_column
 BEGIN
+    -- An older snapshot would not see who has started one since.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'MP409: a saga can only be dropped in a READ COMMITTED transaction'
+            USING ERRCODE = 'MP409', HINT = 'retry=no. Call mp_drop_saga in a transaction of its own.';
+    END IF;
     LOCK TABLE meal_planner.saga IN SHARE MODE; -- nobody starts one meanwhile
     IF EXISTS (SELECT FROM meal_planner.saga s WHERE s.name = $1 AND s.version = $2 AND s.ended_at IS NULL) THEN
         RAISE EXCEPTION 'MP409: sagas of version % of "%" are running', $2, $1

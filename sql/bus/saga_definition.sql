@@ -50,7 +50,8 @@ BEGIN
         RETURN latest.version;
     END IF;
     INSERT INTO meal_planner.saga_definition (name, version, definition, routines, owner, routine_path, defined_at)
-    VALUES ($1, coalesce(latest.version, 0) + 1, $2, $3, $4, $5, meal_planner.clock());
+    VALUES ($1, coalesce(latest.version, 0) + 1, $2, $3, $4, $5, meal_planner.clock())
+    ON CONFLICT (name, version) DO NOTHING; -- 40001 when an older snapshot does not show it
     RETURN coalesce(latest.version, 0) + 1;
 END
 $$;

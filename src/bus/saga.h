@@ -51,6 +51,9 @@ typedef struct MpSagaProgram
 
 extern MpSagaProgram *mp_saga_program(const char *name, int version);
 
+/* To the end of the transaction; a version that is there then stays for whoever is put on it. */
+extern void mp_saga_keep_out_drop(void);
+
 /* Looks the function and its role up; errors out when one is missing or not allowed. */
 extern MpSagaRoutine *mp_saga_routine(MpSagaProgram *program, int step, bool undo);
 

@@ -274,6 +274,7 @@ mp_migrate_saga(PG_FUNCTION_ARGS)
 	instance = &hand->instances[0];
 	refuse_ended(instance);
 	from = instance->program->version;
+	mp_saga_keep_out_drop();
 	to = mp_saga_program(instance->program->name, PG_GETARG_INT32(1));
 	if (to->broken)
 		ereport(ERROR,

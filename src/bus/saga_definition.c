@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgcompat.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -221,6 +222,13 @@ mp_saga_program(const char *name, int version)
 		programs = program;
 	}
 	return program;
+}
+
+/* mp_drop_saga takes a lock that this one conflicts with before it looks who runs. */
+void
+mp_saga_keep_out_drop(void)
+{
+	LockRelationOid(get_relname_relid("saga", get_namespace_oid("meal_planner", false)), RowExclusiveLock);
 }
 
 MpSagaRoutine *

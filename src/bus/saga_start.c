@@ -191,6 +191,7 @@ mp_start_saga(PG_FUNCTION_ARGS)
 	/* looked for first: a name that is no longer defined still has its keys */
 	if (start.key == NULL || !find_by_key(&start, &start.id))
 	{
+		mp_saga_keep_out_drop();
 		version = newest_version(start.name);
 		if (version == 0)
 			ereport(ERROR,
