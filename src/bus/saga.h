@@ -27,6 +27,7 @@ typedef struct MpSagaRoutine
 {
 	char	   *signature;		/* qualified; NULL: it has none */
 	uint64		found;			/* catalogs were so old when it was found; 0: not yet */
+	MemoryContext context;		/* of what the function keeps from call to call */
 	FmgrInfo	function;
 	bool		sets_path;		/* it has a SET search_path */
 	bool		returns_result; /* jsonb, else void */

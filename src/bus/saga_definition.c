@@ -246,6 +246,7 @@ mp_saga_routine(MpSagaProgram *program, int step, bool undo)
 	if (routine->found != catalog_age)
 	{
 		uint64		age = catalog_age;
+		MemoryContext context;
 		Oid			function;
 
 		if (routine->signature == NULL)
@@ -253,7 +254,12 @@ mp_saga_routine(MpSagaProgram *program, int step, bool undo)
 		function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(routine->signature)));
 		routine->sets_path = mp_handler_sets_path(function);
 		routine->returns_result = get_func_rettype(function) == JSONBOID;
-		fmgr_info_cxt(function, &routine->function, program->context);
+		context = AllocSetContextCreate(program->context, "meal_planner saga routine", ALLOCSET_SMALL_SIZES);
+		/* it may be running; nothing of it is when the transaction ends */
+		if (routine->context != NULL)
+			MemoryContextSetParent(routine->context, TopTransactionContext);
+		routine->context = context;
+		fmgr_info_cxt(function, &routine->function, routine->context);
 		routine->found = age;
 	}
 	/* at every run: a right may come from a role that changed since */

@@ -390,6 +390,27 @@ CALL mp_sweep();
 SET meal_planner.clock_offset = 166; CALL mp_sweep();
 :story
 
+-- A function that is looked up again leaves nothing behind of what it kept.
+CREATE FUNCTION nothing(s jsonb) RETURNS jsonb LANGUAGE sql VOLATILE AS $$ SELECT jsonb_build_object('functions', count(*) > 0) FROM pg_proc $$;
+SELECT mp_define_saga('looked up', '{"steps": [{"name": "a", "kind": "pivot", "run": "nothing(jsonb)"}]}');
+CREATE FUNCTION kept_memory() RETURNS bigint LANGUAGE sql AS $$ SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name LIKE 'SQL function%' OR name LIKE 'meal_planner saga%' $$;
+SELECT mp_start_saga('looked up', '{}') IS NOT NULL AS started;
+CALL mp_sweep();
+SELECT kept_memory() AS before \gset
+CREATE FUNCTION unrelated() RETURNS int LANGUAGE sql AS 'SELECT 1';
+SELECT mp_start_saga('looked up', '{}') IS NOT NULL AS started;
+CALL mp_sweep();
+DROP FUNCTION unrelated();
+SELECT mp_start_saga('looked up', '{}') IS NOT NULL AS started;
+CALL mp_sweep();
+SELECT kept_memory() - :before AS more_memory, count(*) FILTER (WHERE s.state = 'completed') AS completed FROM meal_planner.saga s WHERE s.name = 'looked up';
+DROP FUNCTION nothing(jsonb), kept_memory();
+
+-- A version is dropped, or defined, by what is true now, not by an old snapshot.
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT mp_drop_saga('looked up', 1);
+ROLLBACK;
+
 -- Sagas that have ended are kept for 30 days, or as long as somebody says.
 SELECT mp_start_saga('undo', '{"b": {"fails": 5}}') AS id \gset
 CALL mp_sweep();
