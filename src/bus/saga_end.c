@@ -132,11 +132,14 @@ mp_saga_tell_ends(MpSagaHand *hand)
 		for (int i = 0; i < hand->count; i++)
 		{
 			const MpSagaInstance *instance = &hand->instances[i];
+			int			own;
 
 			if (detail_type_of_end(instance) == NULL)
 				continue;
-			more |= instance->hops > hops;
-			if (instance->hops != hops)
+			/* the setting may have been higher when it was started */
+			own = Min(instance->hops, mp_max_hops);
+			more |= own > hops;
+			if (own != hops)
 				continue;
 			if (drafts == NULL)
 				drafts = palloc(sizeof(MpDraft) * hand->count);

@@ -406,6 +406,15 @@ CALL mp_sweep();
 SELECT kept_memory() - :before AS more_memory, count(*) FILTER (WHERE s.state = 'completed') AS completed FROM meal_planner.saga s WHERE s.name = 'looked up';
 DROP FUNCTION nothing(jsonb), kept_memory();
 
+-- Its end is told also when fewer handlers may stand before it by now than when it was started.
+SELECT mp_define_saga('behind handlers', '{"steps": [{"name": "a", "kind": "pivot", "run": "note(jsonb)"}], "on_completed": {"emit": "HandlersPassed"}}');
+SELECT mp_start_saga('behind handlers', '{}') AS id \gset
+UPDATE meal_planner.saga SET hops = 5 WHERE id = :'id';
+SET meal_planner.max_hops = 3;
+CALL mp_sweep();
+SELECT s.state, (SELECT count(*) FROM meal_planner.event e WHERE e.detail_type = 'HandlersPassed') AS told FROM meal_planner.saga s WHERE s.id = :'id';
+RESET meal_planner.max_hops;
+
 -- A version is dropped, or defined, by what is true now, not by an old snapshot.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT mp_drop_saga('looked up', 1);
