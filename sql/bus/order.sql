@@ -42,7 +42,7 @@ AS $$
                              AND l.status IN ('dead', 'replaying')
                            ORDER BY l.account, l.subscription, l.order_key, l.position LIMIT 1),
                          (SELECT min(s.since) FROM meal_planner.saga_lock s
-                           WHERE s.account = $1 AND s.name = k.order_key AND s.state <> 'released')) AS position
+                           WHERE s.account = $1 AND s.name = k.order_key AND s.state IN ('held', 'waiting'))) AS position
               FROM (SELECT DISTINCT u.order_key FROM unnest($3) u (order_key)) k) h
      WHERE h.position IS NOT NULL
 $$;
@@ -72,7 +72,7 @@ AS $$
                     WHERE l.account = $1 AND l.subscription = $2 AND l.order_key = $3
                       AND l.status IN ('dead', 'replaying') AND l.position < $4)
         OR EXISTS (SELECT FROM meal_planner.saga_lock s
-                    WHERE s.account = $1 AND s.name = $3 AND s.state <> 'released' AND s.since < $4)
+                    WHERE s.account = $1 AND s.name = $3 AND s.state IN ('held', 'waiting') AND s.since < $4)
 $$;
 COMMENT ON FUNCTION meal_planner.must_wait(text, text, text, bigint) IS
 'whether a delivery with an order key has to wait for another of its key; ask under order_lock';
@@ -174,7 +174,7 @@ BEGIN
                               AND l.order_key = k.order_key AND l.status IN ('dead', 'replaying')
                               AND l.position < head.position)
            AND NOT EXISTS (SELECT FROM meal_planner.saga_lock s
-                            WHERE s.account = k.account AND s.name = k.order_key AND s.state <> 'released'
+                            WHERE s.account = k.account AND s.name = k.order_key AND s.state IN ('held', 'waiting')
                               AND s.since < head.position)
     LOOP
         UPDATE meal_planner.delivery d

@@ -11,15 +11,16 @@ CREATE TABLE meal_planner.saga_lock (
     account text   NOT NULL,
     name    text   NOT NULL,
     saga_id uuid   NOT NULL,
-    state   text   NOT NULL CHECK (state IN ('held', 'waiting', 'released')),
+    state   text   NOT NULL CHECK (state IN ('held', 'waiting', 'released', 'passed')),
     since   bigint NOT NULL,
     PRIMARY KEY (account, name, saga_id)
 );
 COMMENT ON TABLE meal_planner.saga_lock IS
-'names that sagas hold or wait for; released: the saga has ended, and a sweep is to see who has waited';
+'names that sagas hold or wait for; released: the saga has ended, and a sweep is to see which saga has waited; passed: that is done, and events that have waited are to go on';
 COMMENT ON COLUMN meal_planner.saga_lock.since IS 'when it was asked for: events after this position wait';
 CREATE UNIQUE INDEX saga_lock_held ON meal_planner.saga_lock (account, name) WHERE state = 'held';
 CREATE INDEX saga_lock_released ON meal_planner.saga_lock (account, name) WHERE state = 'released';
+CREATE INDEX saga_lock_passed ON meal_planner.saga_lock (account, name) WHERE state = 'passed';
 CREATE INDEX saga_lock_saga ON meal_planner.saga_lock (account, saga_id);
 SELECT pg_extension_config_dump('meal_planner.saga_lock', '');
 
@@ -100,8 +101,19 @@ BEGIN
         SELECT * FROM meal_planner.saga_lock k WHERE k.state = 'released'
          ORDER BY k.account, k.name LIMIT 100 FOR UPDATE SKIP LOCKED
     LOOP
+        -- What cannot be decided is tried again at the next look.
         CONTINUE WHEN NOT meal_planner.try_saga_name_lock(gone.account, gone.name);
-        settled := meal_planner.pass_saga_name(gone.account, gone.name);
+        CONTINUE WHEN NOT meal_planner.pass_saga_name(gone.account, gone.name);
+        UPDATE meal_planner.saga_lock k SET state = 'passed'
+         WHERE k.account = gone.account AND k.name = gone.name AND k.saga_id = gone.saga_id;
+    END LOOP;
+    -- Apart from that, since whoever emits and takes its time holds up the events
+    -- of many names, but no saga.
+    FOR gone IN
+        SELECT * FROM meal_planner.saga_lock k WHERE k.state = 'passed'
+         ORDER BY k.account, k.name LIMIT 100 FOR UPDATE SKIP LOCKED
+    LOOP
+        settled := true;
         FOR queue IN SELECT s.name FROM meal_planner.subscription s WHERE s.options ? 'order_key' LOOP
             IF meal_planner.try_order_lock(gone.account, queue) THEN
                 PERFORM meal_planner.release_key(gone.account, queue, gone.name);
@@ -109,7 +121,6 @@ BEGIN
                 settled := false;
             END IF;
         END LOOP;
-        -- What is left is tried again at the next look.
         IF settled THEN
             DELETE FROM meal_planner.saga_lock k
              WHERE k.account = gone.account AND k.name = gone.name AND k.saga_id = gone.saga_id;

@@ -38,7 +38,7 @@ is_held(Datum account, Datum name)
 {
 	static MpPlan plan = {
 		.sql = "SELECT FROM meal_planner.saga_lock k WHERE k.account OPERATOR(pg_catalog.=) $1"
-		" AND k.name OPERATOR(pg_catalog.=) $2 AND k.state OPERATOR(pg_catalog.<>) 'released'",
+		" AND k.name OPERATOR(pg_catalog.=) $2 AND k.state OPERATOR(pg_catalog.<>) ALL ('{released,passed}')",
 	.types = {TEXTOID, TEXTOID}, .in_index_order = true};
 	Datum		values[2] = {account, name};
 
