@@ -109,6 +109,13 @@ tell_breaker(const MpSagaHand *hand, const MpSagaInstance *instance, int step, c
 								 seconds, &retry_at);
 }
 
+/* Of an attempt that nobody waits for any more: it has told nothing of the service. */
+static void
+give_permit_back(const MpSagaHand *hand, const MpSagaInstance *instance, int step, const MpSagaOut *out)
+{
+	tell_breaker(hand, instance, step, out, MP_SAGA_OUTCOME_PERMANENT);
+}
+
 bool
 mp_saga_settle(MpSagaHand *hand, MpSagaInstance *instance, const MpSagaAttempt *attempt)
 {
@@ -222,6 +229,8 @@ hand_out(MpSagaHand *hand, MpSagaInstance *instance, const MpSagaNext *next)
 
 		if (out->wanted && (!(may_begin || in_flight) || out->undo != undo || (out->leased && !in_flight)))
 		{
+			if (out->leased)
+				give_permit_back(hand, instance, step, out);
 			out->wanted = out->leased = false;
 			out->changed = instance->changed = true;
 		}

@@ -307,5 +307,19 @@ SELECT consecutive_failures FROM mp_breakers WHERE name = 'shop api';
 SET meal_planner.clock_offset = 170;
 CALL mp_sweep();
 SELECT consecutive_failures FROM mp_breakers WHERE name = 'shop api';
+-- a probe that nobody waits for any more, because the saga goes back, gives its permit back
+SELECT mp_breaker_configure('side api', '{"failure_threshold": 1, "open_seconds": 1}');
+SELECT mp_define_saga('sides', '{"steps": [{"name": "a", "kind": "read_only", "service": "side a", "breaker": "side api", "after": []},
+    {"name": "b", "kind": "read_only", "service": "side b", "after": []}]}');
+SELECT mp_breaker_report('side api', (mp_breaker_acquire('side api') ->> 'permit')::bigint, 'failure');
+SET meal_planner.clock_offset = 180;
+SELECT mp_start_saga('sides', '{}') IS NOT NULL AS sides;
+CALL mp_sweep();
+SELECT * FROM mp_claim_saga_steps('side a') \gset a_
+SELECT * FROM mp_claim_saga_steps('side b') \gset b_
+SELECT state, permits FROM mp_breakers WHERE name = 'side api';
+SELECT mp_fail_saga_step(:'b_token', 'permanent', 'no');
+SELECT state, permits FROM mp_breakers WHERE name = 'side api';
+SELECT mp_complete_saga_step(:'a_token', NULL);
 RESET meal_planner.clock_offset;
 DROP FUNCTION act(jsonb);
