@@ -10,7 +10,7 @@
 CREATE TABLE meal_planner.alert (
     account        text        NOT NULL,
     id             bigint      NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused', 'redrive_paused', 'saga')),
+    kind           text        NOT NULL CHECK (kind IN ('dead_letter', 'paused', 'redrive_paused', 'saga', 'idempotency_ttl')),
     subscription   text        NOT NULL,
     error          text        NOT NULL,
     since          timestamptz NOT NULL,
@@ -21,7 +21,7 @@ CREATE TABLE meal_planner.alert (
     PRIMARY KEY (account, id)
 );
 COMMENT ON TABLE meal_planner.alert IS
-'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused) or a redrive because its canary failed (kind redrive_paused), or a step of a saga was parked or cannot run (kind saga); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
+'one row for every time a delivery was given up (kind dead_letter) or a subscription was paused because its handler cannot run (kind paused) or a redrive because its canary failed (kind redrive_paused), or a step of a saga was parked or cannot run (kind saga), or keys of events are forgotten earlier than a subscription may be redriven (kind idempotency_ttl); rows that differ in nothing but the message are one storm, which mp_alerts shows as one alert';
 COMMENT ON COLUMN meal_planner.alert.subscription IS 'empty for a dead letter sent without one; of kind saga: the name of the saga';
 COMMENT ON COLUMN meal_planner.alert.error IS 'the SQLSTATE; where there is none, why the delivery was given up';
 COMMENT ON COLUMN meal_planner.alert.since IS

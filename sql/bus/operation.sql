@@ -5,9 +5,7 @@
 -- an owner that has been replaced.
 --
 -- A key is remembered until expires_at, which every reader checks.  Purging only
--- tidies up: keys that expire in the same stretch of time share a bucket, a
--- partition, which is emptied at once when all in it has expired.  Nothing is
--- deleted row by row, so nothing bloats.  Which bucket: src/core/operation.h.
+-- tidies up, by whole buckets: purge.sql.  Which bucket: src/core/bucket.h.
 
 CREATE TABLE meal_planner.operation (
     account       text        NOT NULL,
@@ -354,35 +352,3 @@ SELECT o.account, o.operation, o.key, CASE WHEN o.lease_until > c.moment THEN 'r
   JOIN meal_planner.operation o ON o.completed_at IS NULL AND o.expires_at > c.moment;
 COMMENT ON VIEW @extschema@.mp_operations IS
 'operations that were begun and have not ended; lost: the lease of the owner is over. With the token an operator completes or releases one';
-
-CREATE FUNCTION meal_planner.sweep_purge() RETURNS boolean
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '100ms' -- whoever comes after us waits as long
-AS $$
-DECLARE
-    moment timestamptz := meal_planner.clock();
-    spare  regclass;
-    alive  boolean;
-BEGIN
-    FOR level IN 0 .. 2 LOOP
-        spare := format('meal_planner.operation_%s', meal_planner.operation_spare(level, moment))::regclass;
-        CONTINUE WHEN pg_relation_size(spare) = 0;
-        -- Nobody writes to it now, and all it holds has expired, unless the clock
-        -- was set: asked before the lock, since it takes long when all is well.
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s o WHERE o.expires_at > $1)', spare) INTO alive USING moment;
-        CONTINUE WHEN alive;
-        BEGIN
-            EXECUTE format('TRUNCATE %s', spare);
-        EXCEPTION
-            -- It stays spare for hours; a later sweep finds a better moment.
-            WHEN lock_not_available OR deadlock_detected OR object_in_use THEN
-                NULL;
-        END;
-    END LOOP;
-    RETURN (meal_planner.purge_idempotency_keys(10000) = 10000)::int
-         + (meal_planner.purge_sagas(10000) = 10000)::int > 0;
-END
-$$;
-COMMENT ON FUNCTION meal_planner.sweep_purge() IS
-'empties the buckets in which all keys of operations have expired, and removes some expired keys of events and some sagas that ended long ago; true: there may be more. No answer changes by it, since expiry is checked when a key is read';

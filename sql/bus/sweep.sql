@@ -143,6 +143,7 @@ BEGIN
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
     PERFORM meal_planner.release_orphans();
+    PERFORM meal_planner.check_memory_of_keys();
     -- last, since it locks the default partition to the end of the transaction
     FOR n IN 0 .. 2 LOOP
         EXIT WHEN NOT meal_planner.ensure_partition(meal_planner.position_at(moment + n * ahead));
@@ -154,7 +155,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over and releases orphans of an order';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, releases orphans of an order and sees that keys are remembered long enough';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER

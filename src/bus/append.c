@@ -33,7 +33,7 @@ typedef struct Candidate
 	MpAppendResult *result;
 	MpAppendOutcome *outcome;
 	bool		fresh;			/* to be appended, as far as is known */
-	MpBatchKey *key;
+	MpEventKey *key;
 	bytea	   *fingerprint;
 	int			stream;			/* its number among the batch's */
 	int64		position;
@@ -80,7 +80,7 @@ same_key(const Candidate *a, const Candidate *b)
  * with a key speaks for it, unless it stands for an event already.
  */
 static int
-find_keys(Batch *batch, MpBatchKey ***keys)
+find_keys(Batch *batch, MpEventKey ***keys)
 {
 	Candidate **users = palloc(sizeof(Candidate *) * batch->count);
 	int			used = 0;
@@ -89,7 +89,7 @@ find_keys(Batch *batch, MpBatchKey ***keys)
 	for (int i = 0; i < batch->count; i++)
 		if (batch->candidates[i].draft->idempotency_key != NULL)
 			users[used++] = &batch->candidates[i];
-	*keys = palloc(sizeof(MpBatchKey *) * Max(used, 1));
+	*keys = palloc(sizeof(MpEventKey *) * Max(used, 1));
 	qsort(users, used, sizeof(Candidate *), compare_keys);
 	for (int i = 0; i < used; i++)
 	{
@@ -102,7 +102,7 @@ find_keys(Batch *batch, MpBatchKey ***keys)
 			user->fresh = false;
 			continue;
 		}
-		user->key = palloc0(sizeof(MpBatchKey));
+		user->key = palloc0(sizeof(MpEventKey));
 		user->key->draft = user->draft;
 		user->key->fingerprint = user->fingerprint;
 		(*keys)[count++] = user->key;
@@ -112,7 +112,7 @@ find_keys(Batch *batch, MpBatchKey ***keys)
 
 /* Keys that stand for an event leave the list. */
 static int
-drop_taken_keys(Batch *batch, MpBatchKey **keys, int count)
+drop_taken_keys(Batch *batch, MpEventKey **keys, int count)
 {
 	int			left = 0;
 
@@ -134,11 +134,8 @@ settle_duplicates(Batch *batch)
 	{
 		Candidate  *candidate = &batch->candidates[i];
 
-		if (candidate->fresh)
-			continue;
-		candidate->result->id = candidate->key->id;
-		*candidate->outcome = mp_same_fingerprint(candidate->fingerprint, candidate->key->fingerprint)
-			? MP_DUPLICATE : MP_KEY_REUSED;
+		if (!candidate->fresh)
+			*candidate->outcome = mp_duplicate(candidate->key, candidate->fingerprint, candidate->result);
 	}
 }
 
@@ -286,7 +283,7 @@ void
 mp_append_batch(const MpDraft *drafts, int count, MpAppendOutcome *outcomes, MpAppendResult *results)
 {
 	Batch		batch = {.account = drafts[0].account, .count = count};
-	MpBatchKey **keys;
+	MpEventKey **keys;
 	MpEvent    *events;
 	int			key_count;
 
@@ -305,11 +302,11 @@ mp_append_batch(const MpDraft *drafts, int count, MpAppendOutcome *outcomes, MpA
 	}
 
 	key_count = find_keys(&batch, &keys);
-	mp_keys_look_up(batch.account, keys, key_count, batch.now);
+	mp_keys_look_up(keys, key_count, batch.now);
 	key_count = drop_taken_keys(&batch, keys, key_count);
 	lock_streams(&batch);
 	take_positions(&batch);
-	mp_keys_claim(batch.account, keys, key_count, batch.now);
+	mp_keys_claim(keys, key_count, batch.now);
 	(void) drop_taken_keys(&batch, keys, key_count);
 
 	events = palloc(sizeof(MpEvent) * count);

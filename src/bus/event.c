@@ -228,11 +228,22 @@ mp_hops_of_append(const MpDraft *draft)
 	return hops;
 }
 
+static MpAppendOutcome
+settle_duplicate(const MpEventKey *key, const bytea *fingerprint, MpAppendResult *result)
+{
+	MpAppendOutcome outcome = mp_duplicate(key, fingerprint, result);
+
+	mp_spi_finish();
+	return outcome;
+}
+
 MpAppendOutcome
 mp_append(const MpDraft *draft, MpAppendResult *result)
 {
 	MpEvent		event;
 	MpPlace		place = {.id = &result->id, .now = mp_clock_now(), .hops = mp_hops_of_append(draft)};
+	MpEventKey	key = {.draft = draft};
+	MpEventKey *keys = &key;
 	bytea	   *fingerprint = NULL;
 
 	mp_require_preload();
@@ -241,15 +252,10 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 
 	if (draft->idempotency_key)
 	{
-		MpKeyState	state;
-
-		fingerprint = mp_draft_fingerprint(draft);
-		state = mp_key_look_up(draft, fingerprint, place.now, &result->id);
-		if (state != MP_KEY_FREE)
-		{
-			mp_spi_finish();
-			return state == MP_KEY_SAME ? MP_DUPLICATE : MP_KEY_REUSED;
-		}
+		key.fingerprint = fingerprint = mp_draft_fingerprint(draft);
+		mp_keys_look_up(&keys, 1, place.now);
+		if (key.taken)
+			return settle_duplicate(&key, fingerprint, result);
 	}
 
 	if (draft->stream)
@@ -269,13 +275,10 @@ mp_append(const MpDraft *draft, MpAppendResult *result)
 	mp_position_make_uuid(place.position, &result->id);
 	if (draft->idempotency_key)
 	{
-		MpKeyState	state = mp_key_claim(draft, fingerprint, place.now, &result->id);
-
-		if (state != MP_KEY_FREE)
-		{
-			mp_spi_finish();
-			return state == MP_KEY_SAME ? MP_DUPLICATE : MP_KEY_REUSED;
-		}
+		key.id = result->id;
+		mp_keys_claim(&keys, 1, place.now);
+		if (key.taken)
+			return settle_duplicate(&key, fingerprint, result);
 	}
 
 	mp_event_of_draft(draft, &place, &event);

@@ -90,32 +90,33 @@ extern int64 mp_stream_lock(text *account, text *stream);
  */
 extern void mp_streams_lock(text *account, text **streams, int count, int64 *versions);
 
-/* idempotency.c */
-typedef enum MpKeyState
-{
-	MP_KEY_FREE,
-	MP_KEY_SAME,
-	MP_KEY_OTHER
-} MpKeyState;
-
-/* The moment at which keys expire has to be the same in both calls. */
-extern bytea *mp_draft_fingerprint(const MpDraft *draft);
-extern MpKeyState mp_key_look_up(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
-extern MpKeyState mp_key_claim(const MpDraft *draft, bytea *fingerprint, TimestampTz now, pg_uuid_t *id);
-
-extern bool mp_same_fingerprint(const bytea *a, const bytea *b);
-
-/* A key of a batch, and what it stands for. */
-typedef struct MpBatchKey
+/* idempotency.c: an idempotency key, and what it stands for. */
+typedef struct MpEventKey
 {
 	const MpDraft *draft;
 	bytea	   *fingerprint;	/* of its first use, here or in the past */
 	pg_uuid_t	id;
 	bool		taken;			/* it stood for an event before */
-} MpBatchKey;
+} MpEventKey;
 
-/* The same for many keys, which are different; to be claimed in a fixed order. */
-extern void mp_keys_look_up(text *account, MpBatchKey **keys, int count, TimestampTz now);
-extern void mp_keys_claim(text *account, MpBatchKey **keys, int count, TimestampTz now);
+/* SHA-256 of what makes the content of a draft. */
+extern bytea *mp_draft_fingerprint(const MpDraft *draft);
+
+/*
+ * Marks the keys that stand for an event, and says for which.  SPI is connected.
+ * The keys are different, and of one account; now is the moment at which they
+ * expire, the same in both calls.
+ */
+extern void mp_keys_look_up(MpEventKey **keys, int count, TimestampTz now);
+
+/*
+ * Makes each key stand for its id, unless somebody else was faster: then it is
+ * taken.  Waits while another transaction is claiming one of them; they are
+ * claimed in the order of the array, which has to be the same for everybody.
+ */
+extern void mp_keys_claim(MpEventKey **keys, int count, TimestampTz now);
+
+/* What becomes of a draft whose key is taken, given its own fingerprint. */
+extern MpAppendOutcome mp_duplicate(const MpEventKey *key, const bytea *fingerprint, MpAppendResult *result);
 
 #endif							/* MP_BUS_EVENT_H */

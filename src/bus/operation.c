@@ -12,6 +12,7 @@
 
 #include "bus/name_lock.h"
 #include "bus/position.h"
+#include "core/bucket.h"
 #include "core/operation.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"

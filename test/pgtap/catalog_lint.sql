@@ -93,7 +93,7 @@ SELECT r.oid, i.indexrelid, a.attname AS first_column, i.indisprimary
   FROM relation r JOIN pg_index i ON i.indrelid = r.oid
   JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = i.indkey[0]
  WHERE r.relkind = 'r';
-SELECT bag_eq($$ SELECT relname::text FROM relation WHERE relkind = 'p' $$, ARRAY['event', 'operation'], 'the log and the operations are the only partitioned tables');
+SELECT bag_eq($$ SELECT relname::text FROM relation WHERE relkind = 'p' $$, ARRAY['event', 'idempotency_key', 'operation'], 'the log and what is remembered for a time are the only partitioned tables');
 SELECT is_empty($$
     SELECT oid::regclass FROM relation WHERE relkind = 'r' AND oid NOT IN (SELECT oid FROM key WHERE indisprimary)
     $$, 'every table has a primary key');
