@@ -156,12 +156,6 @@ run_together(void *argument)
 			stretch->step = step;
 			stretch->undo = undo;
 			routine = mp_saga_routine(instance->program, step, undo);
-			/* one with a breaker is called on its own */
-			if (step_of(instance, step)->breaker != NULL)
-			{
-				mp_saga_put_off(hand, instance);
-				break;
-			}
 			wear(stretch, instance->program, routine);
 			begin(instance, step, undo);
 			attempt.run = instance->saga.step[step].run;
@@ -323,12 +317,17 @@ put_back(MpSagaInstance *instance, const Memory *memory)
 	memcpy(instance->results, memory->results, sizeof(Jsonb *) * steps);
 }
 
+/* Before a function: also the undo of what a service did. */
 static bool
 has_breaker(const MpSagaInstance *instance)
 {
-	for (int step = 0; step < instance->program->definition->step_count; step++)
-		if (step_of(instance, step)->breaker != NULL && step_of(instance, step)->service == NULL)
+	for (int i = 0; i < instance->program->definition->step_count; i++)
+	{
+		const MpSagaStep *step = step_of(instance, i);
+
+		if (step->breaker != NULL && (step->run != NULL || step->undo != NULL))
 			return true;
+	}
 	return false;
 }
 
@@ -354,6 +353,7 @@ take_blame(MpSagaHand *hand, MpSagaInstance *instance, const Blame *blame)
 	settle_failure(hand, instance, blame->step, undo, &before, &blame->failure, class_of_error(blame->failure.sqlstate));
 }
 
+/* What a breaker stands before is not called together with others. */
 static bool
 runs_by_itself(const MpSagaInstance *instance)
 {

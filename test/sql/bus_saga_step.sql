@@ -307,6 +307,21 @@ SELECT consecutive_failures FROM mp_breakers WHERE name = 'shop api';
 SET meal_planner.clock_offset = 170;
 CALL mp_sweep();
 SELECT consecutive_failures FROM mp_breakers WHERE name = 'shop api';
+-- it stands before a function that undoes what a service did, too
+SELECT mp_define_saga('fused undo', '{"steps": [{"name": "a", "kind": "compensatable", "service": "fused", "undo": "act(jsonb)", "breaker": "undo api"},
+                                                {"name": "b", "kind": "read_only", "service": "fused"}]}');
+SELECT mp_start_saga('fused undo', '{}') AS id \gset
+CALL mp_sweep();
+SELECT mp_complete_saga_step(token, NULL) FROM mp_claim_saga_steps('fused');
+SELECT mp_fail_saga_step(token, 'permanent', 'no luck') FROM mp_claim_saga_steps('fused');
+SELECT mp_breaker_force('undo api', 'open', meal_planner.clock() + interval '5 s', 'test');
+SET statement_timeout = '10s'; -- it must not go round in circles
+CALL mp_sweep();
+:state
+SET meal_planner.clock_offset = 176;
+CALL mp_sweep();
+RESET statement_timeout;
+:state
 -- a probe that nobody waits for any more, because the saga goes back, gives its permit back
 SELECT mp_breaker_configure('side api', '{"failure_threshold": 1, "open_seconds": 1}');
 SELECT mp_define_saga('sides', '{"steps": [{"name": "a", "kind": "read_only", "service": "side a", "breaker": "side api", "after": []},
