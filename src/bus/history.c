@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "bus/event_json.h"
+#include "bus/json_member.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -18,47 +19,10 @@
 #define TEXT_BYTES	4000
 
 static void
-push_key(JsonbParseState **state, const char *key)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = (int) strlen(key);
-	pushJsonbValue(state, WJB_KEY, &value);
-}
-
-static void
-push_bytes(JsonbParseState **state, const char *key, const char *text, int len)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	push_key(state, key);
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = pg_mbcliplen(text, len, TEXT_BYTES);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_text(JsonbParseState **state, const char *key, const char *text)
+add_text(JsonbParseState **state, const char *name, const char *text)
 {
 	if (text != NULL)
-		push_bytes(state, key, text, (int) strlen(text));
-}
-
-static void
-push_number(JsonbParseState **state, const char *key, Datum number)
-{
-	JsonbValue	value = {.type = jbvNumeric};
-
-	push_key(state, key);
-	value.val.numeric = DatumGetNumeric(number);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_integer(JsonbParseState **state, const char *key, int number)
-{
-	push_number(state, key, NumericGetDatum(int64_to_numeric(number)));
+		mp_json_add_bytes(state, name, text, pg_mbcliplen(text, (int) strlen(text), TEXT_BYTES));
 }
 
 Datum
@@ -72,27 +36,27 @@ mp_failed_attempt(const MpEvent *event, int attempt, bool counted, const MpFailu
 	if (failure->untried)
 		return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_integer(&state, "attempt", attempt);
-	push_key(&state, "counted");
+	mp_json_add_integer(&state, "attempt", attempt);
+	mp_json_add_name(&state, "counted");
 	is_counted.val.boolean = counted;
 	pushJsonbValue(&state, WJB_VALUE, &is_counted);
 	mp_format_time(mp_clock_now(), at);
-	push_bytes(&state, "at", at, MP_TIME_TEXT);
+	mp_json_add_bytes(&state, "at", at, MP_TIME_TEXT);
 	if (failure->seconds > 0)
-		push_number(&state, "seconds", DirectFunctionCall1(float8_numeric,
-														   Float8GetDatum(rint(failure->seconds * 1e6) / 1e6)));
-	push_text(&state, "sqlstate", failure->sqlstate);
-	push_text(&state, "message", failure->message);
-	push_text(&state, "detail", failure->detail);
-	push_text(&state, "hint", failure->hint);
-	push_text(&state, "context", failure->context);
-	push_text(&state, "verdict", verdict);
-	push_text(&state, "worker", failure->worker);
+		mp_json_add_number(&state, "seconds",
+						   DatumGetNumeric(DirectFunctionCall1(float8_numeric,
+															   Float8GetDatum(rint(failure->seconds * 1e6) / 1e6))));
+	add_text(&state, "sqlstate", failure->sqlstate);
+	add_text(&state, "message", failure->message);
+	add_text(&state, "detail", failure->detail);
+	add_text(&state, "hint", failure->hint);
+	add_text(&state, "context", failure->context);
+	add_text(&state, "verdict", verdict);
+	add_text(&state, "worker", failure->worker);
 	if (failure->pid != 0)
-		push_integer(&state, "pid", failure->pid);
+		mp_json_add_integer(&state, "pid", failure->pid);
 	if (event->replay_name != NULL)
-		push_bytes(&state, "replay_name", VARDATA_ANY(event->replay_name),
-				   (int) VARSIZE_ANY_EXHDR(event->replay_name));
+		mp_json_add_bytes(&state, "replay_name", VARDATA_ANY(event->replay_name), VARSIZE_ANY_EXHDR(event->replay_name));
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 }

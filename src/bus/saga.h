@@ -91,6 +91,7 @@ typedef struct MpSagaInstance
 	TimestampTz started_at;
 	bool		alone;
 	bool		blocked;		/* nothing of it may begin yet */
+	bool		broken;			/* its definition is gone, or its progress is none of it */
 
 	MpSaga		saga;
 	MpSagaState stored_state;
@@ -142,6 +143,9 @@ extern MpSagaHand *mp_saga_take_due(Datum account, Datum ids);
 extern MpSagaHand *mp_saga_take(Datum account, const pg_uuid_t *id);
 extern MpSagaHand *mp_saga_take_locked(Datum account, Datum ids);	/* that are locked already */
 
+/* MP503: one that is broken cannot go on, and why. */
+extern void mp_saga_tell_broken(const MpSagaInstance *instance, int elevel);
+
 /* Notes an entry, to be written with the rest. */
 extern MpSagaEntry *mp_saga_note(MpSagaHand *hand, const MpSagaInstance *instance, const char *entry);
 
@@ -164,11 +168,11 @@ extern void mp_saga_put_down(MpSagaHand *hand);
 /* Something may be due once this transaction has committed. */
 extern void mp_saga_wake_sweep(const MpSagaHand *hand);
 
-/* {"name": value, ...} of texts; ends with NULL.  A NULL value is left out. */
-extern Jsonb *mp_saga_detail(const char *name, ...);
-
 /* saga_locks.c: the names that a new saga holds; false: it has to wait for one. */
 extern bool mp_saga_take_locks(text *account, const pg_uuid_t *id, const MpSagaProgram *program, Jsonb *input);
+
+/* It has ended. */
+extern void mp_saga_release_locks(Datum account, const MpSagaInstance *instance);
 
 /* ------------------------------------------------------------------------
  * saga_call.c: one call of a step

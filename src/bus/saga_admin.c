@@ -5,6 +5,7 @@
 #include "bus/saga.h"
 
 #include "bus/event_json.h"
+#include "bus/json_member.h"
 #include "bus/position.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -74,12 +75,8 @@ take_argument(FunctionCallInfo fcinfo, int account_arg)
 				 errmsg("MP404: there is no such saga in account \"%s\"", TextDatumGetCString(account)),
 				 errhint("retry=no. See mp_sagas.")));
 	instance = &hand->instances[0];
-	if (instance->program->broken)
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_UNAVAILABLE),
-				 errmsg("MP503: definition %d of saga \"%s\" is gone or cannot be read",
-						instance->program->version, instance->program->name),
-				 errhint("retry=yes. Restore the row of meal_planner.saga_definition.")));
+	if (instance->broken)
+		mp_saga_tell_broken(instance, ERROR);
 	return hand;
 }
 
@@ -125,7 +122,7 @@ mp_cancel_saga(PG_FUNCTION_ARGS)
 	{
 		case MP_SAGA_OK:
 		case MP_SAGA_UNDECIDED:
-			mp_saga_note(hand, instance, "cancel")->detail = mp_saga_detail("role", caller(), "reason", reason, NULL);
+			mp_saga_note(hand, instance, "cancel")->detail = mp_json_of_texts("role", caller(), "reason", reason, NULL);
 			mp_saga_keep_error(instance, cause, -1, "cancelled", NULL, reason);
 			break;
 		case MP_SAGA_UNCHANGED:
@@ -153,7 +150,7 @@ mp_retry_saga(PG_FUNCTION_ARGS)
 	instance = &hand->instances[0];
 	refuse_ended(instance);
 	if (mp_saga_retry(instance->program->definition, &instance->saga, ~UINT64_C(0)) == MP_SAGA_OK)
-		mp_saga_note(hand, instance, "retry")->detail = mp_saga_detail("role", caller(), NULL);
+		mp_saga_note(hand, instance, "retry")->detail = mp_json_of_texts("role", caller(), NULL);
 	/* what waits for its next attempt need not wait */
 	for (int step = 0; step < instance->program->definition->step_count; step++)
 	{
@@ -204,7 +201,7 @@ mp_skip_saga_step(PG_FUNCTION_ARGS)
 	entry = mp_saga_note(hand, instance, "skipped");
 	entry->step = step;
 	entry->undo = instance->saga.back;
-	entry->detail = mp_saga_detail("role", caller(), "reason", reason, NULL);
+	entry->detail = mp_json_of_texts("role", caller(), "reason", reason, NULL);
 	instance->out[step].changed |= instance->out[step].wanted;
 	instance->out[step].wanted = false;
 	PG_RETURN_TEXT_P(finish(hand));
@@ -292,7 +289,7 @@ mp_migrate_saga(PG_FUNCTION_ARGS)
 	rearrange(instance, to);
 	instance->saga = migrated;
 	mp_saga_note(hand, instance, "migrated")->detail =
-		mp_saga_detail("role", caller(), "from_version", psprintf("%d", from), "version", psprintf("%d", to->version), NULL);
+		mp_json_of_texts("role", caller(), "from_version", psprintf("%d", from), "version", psprintf("%d", to->version), NULL);
 	PG_RETURN_TEXT_P(finish(hand));
 }
 

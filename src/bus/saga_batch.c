@@ -9,6 +9,7 @@
  */
 #include "bus/saga.h"
 
+#include "bus/json_member.h"
 #include "bus/position.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -76,8 +77,8 @@ wait_for_deployment(MpSagaHand *hand, MpSagaInstance *instance, int step, bool u
 	entry->step = step;
 	entry->undo = undo;
 	entry->attempt = instance->saga.step[step].attempt;
-	entry->detail = mp_saga_detail("type", "deploy", "sqlstate", failure->sqlstate, "message", failure->message,
-								   "then", "retry", "after_seconds", "60", NULL);
+	entry->detail = mp_json_of_texts("type", "deploy", "sqlstate", failure->sqlstate, "message", failure->message,
+									 "then", "retry", "after_seconds", "60", NULL);
 	instance->saga = *before;
 	hold_back(instance, step, undo, hand->now + PATIENCE_US);
 	mp_saga_note_alert(hand, instance, step, false, failure->sqlstate, failure->message);
@@ -430,7 +431,6 @@ compare_programs(const void *left, const void *right)
 	return a < b ? -1 : a > b;
 }
 
-/* Its definition is gone, or is none to this version of the extension. */
 static void
 put_off_broken(const MpSagaHand *hand, const MpSagaInstance *instance)
 {
@@ -442,11 +442,7 @@ put_off_broken(const MpSagaHand *hand, const MpSagaInstance *instance)
 		hand->account, UUIDPGetDatum(&instance->id), TimestampTzGetDatum(hand->now + PATIENCE_US)
 	};
 
-	ereport(WARNING,
-			(errcode(MP_ERRCODE_UNAVAILABLE),
-			 errmsg("MP503: saga \"%s\" cannot go on: its definition, version %d, is gone or cannot be read",
-					instance->program->name, instance->program->version),
-			 errhint("retry=yes. Restore the row of meal_planner.saga_definition.")));
+	mp_saga_tell_broken(instance, WARNING);
 	mp_plan_execute(&plan, values, NULL, 0);
 }
 
@@ -460,7 +456,7 @@ run_hand(MpSagaHand *hand)
 
 	for (int i = 0; i < hand->count; i++)
 	{
-		if (hand->instances[i].program->broken)
+		if (hand->instances[i].broken)
 			put_off_broken(hand, &hand->instances[i]);
 		else
 			order[count++] = &hand->instances[i];
@@ -530,7 +526,7 @@ mp_saga_crashed(PG_FUNCTION_ARGS)
 	mp_spi_connect();
 	hand = mp_saga_take(PG_GETARG_DATUM(0), PG_GETARG_UUID_P(1));
 	instance = &hand->instances[0];
-	if (hand->count > 0 && !instance->program->broken && !mp_saga_has_ended(instance->saga.state))
+	if (hand->count > 0 && !instance->broken && !mp_saga_has_ended(instance->saga.state))
 	{
 		attempt.step = mp_saga_prepare(hand, instance, &attempt.undo);
 		if (attempt.step >= 0)

@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "bus/dispatch.h"
 #include "bus/event_json.h"
+#include "bus/json_member.h"
 #include "bus/metrics.h"
 #include "bus/time_limit.h"
 #include "catalog/pg_type.h"
@@ -23,39 +24,6 @@
 /* ------------------------------------------------------------------------
  * The argument
  * ------------------------------------------------------------------------ */
-
-static void
-push_key(JsonbParseState **state, const char *name)
-{
-	JsonbValue	key;
-
-	key.type = jbvString;
-	key.val.string.val = unconstify(char *, name);
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-}
-
-static void
-push_text(JsonbParseState **state, const char *name, const char *text, int len)
-{
-	JsonbValue	value;
-
-	push_key(state, name);
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = len;
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_jsonb(JsonbParseState **state, const char *name, Jsonb *jsonb)
-{
-	JsonbValue	value;
-
-	push_key(state, name);
-	JsonbToJsonbValue(jsonb, &value);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
 
 char *
 mp_saga_step_key(const MpSagaInstance *instance, int step, bool undo)
@@ -74,26 +42,21 @@ mp_saga_argument(const MpSagaInstance *instance, int step, bool undo, int attemp
 	const text *account = DatumGetTextPP(instance->account);
 	JsonbParseState *state = NULL;
 	char		id[MP_UUID_TEXT];
-	char	   *key = mp_saga_step_key(instance, step, undo);
-	JsonbValue	value;
 
 	mp_format_uuid(&instance->id, id);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "saga_id", id, MP_UUID_TEXT);
-	push_text(&state, "account", VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account));
-	push_text(&state, "step", definition->steps[step].name, strlen(definition->steps[step].name));
-	push_text(&state, "direction", undo ? "compensate" : "forward", undo ? 10 : 7);
-	push_key(&state, "attempt");
-	value.type = jbvNumeric;
-	value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int4_numeric, Int32GetDatum(attempt)));
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_text(&state, "idempotency_key", key, strlen(key));
-	push_jsonb(&state, "input", instance->input);
-	push_key(&state, "results");
+	mp_json_add_bytes(&state, "saga_id", id, MP_UUID_TEXT);
+	mp_json_add_bytes(&state, "account", VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account));
+	mp_json_add_text(&state, "step", definition->steps[step].name);
+	mp_json_add_text(&state, "direction", undo ? "compensate" : "forward");
+	mp_json_add_integer(&state, "attempt", attempt);
+	mp_json_add_text(&state, "idempotency_key", mp_saga_step_key(instance, step, undo));
+	mp_json_add_jsonb(&state, "input", instance->input);
+	mp_json_add_name(&state, "results");
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < definition->step_count; i++)
 		if (instance->results[i] != NULL)
-			push_jsonb(&state, definition->steps[i].name, instance->results[i]);
+			mp_json_add_jsonb(&state, definition->steps[i].name, instance->results[i]);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "bus/breaker.h"
 #include "bus/event_json.h"
+#include "bus/json_member.h"
 #include "bus/position.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
@@ -361,17 +362,6 @@ check_function(const MpSagaStep *step, const char *text, const char *member)
 	return format_procedure_qualified(function);
 }
 
-static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string)
-{
-	JsonbValue	value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, string);
-	value.val.string.len = strlen(string);
-	pushJsonbValue(state, token, &value);
-}
-
 /* {"step": {"run", "undo"}} of the steps that have functions */
 static Jsonb *
 check_functions(const MpSagaDefinition *definition)
@@ -385,18 +375,12 @@ check_functions(const MpSagaDefinition *definition)
 
 		if (step->run == NULL && step->undo == NULL)
 			continue;
-		push_string(&state, WJB_KEY, step->name);
+		mp_json_add_name(&state, step->name);
 		pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 		if (step->run != NULL)
-		{
-			push_string(&state, WJB_KEY, "run");
-			push_string(&state, WJB_VALUE, check_function(step, step->run, "run"));
-		}
+			mp_json_add_text(&state, "run", check_function(step, step->run, "run"));
 		if (step->undo != NULL)
-		{
-			push_string(&state, WJB_KEY, "undo");
-			push_string(&state, WJB_VALUE, check_function(step, step->undo, "undo"));
-		}
+			mp_json_add_text(&state, "undo", check_function(step, step->undo, "undo"));
 		pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));

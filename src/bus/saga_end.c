@@ -7,6 +7,7 @@
 #include "bus/dispatch.h"
 #include "bus/event.h"
 #include "bus/event_json.h"
+#include "bus/json_member.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -40,38 +41,6 @@ detail_type_of_end(const MpSagaInstance *instance)
 		? instance->program->definition->on_completed : instance->program->definition->on_compensated;
 }
 
-static void
-push_member(JsonbParseState **state, const char *name, JsonbValue *value)
-{
-	JsonbValue	key;
-
-	key.type = jbvString;
-	key.val.string.val = unconstify(char *, name);
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, value);
-}
-
-static void
-push_text(JsonbParseState **state, const char *name, const char *text, int len)
-{
-	JsonbValue	value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = len;
-	push_member(state, name, &value);
-}
-
-static void
-push_jsonb(JsonbParseState **state, const char *name, Jsonb *jsonb)
-{
-	JsonbValue	value;
-
-	JsonbToJsonbValue(jsonb, &value);
-	push_member(state, name, &value);
-}
-
 /* {"saga_id", "name", "input", "error": {"step", "type", "message"}} */
 static Jsonb *
 detail_of_end(const MpSagaInstance *instance)
@@ -81,11 +50,11 @@ detail_of_end(const MpSagaInstance *instance)
 
 	mp_format_uuid(&instance->id, id);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "saga_id", id, MP_UUID_TEXT);
-	push_text(&state, "name", instance->program->name, strlen(instance->program->name));
-	push_jsonb(&state, "input", instance->input);
+	mp_json_add_bytes(&state, "saga_id", id, MP_UUID_TEXT);
+	mp_json_add_text(&state, "name", instance->program->name);
+	mp_json_add_jsonb(&state, "input", instance->input);
 	if (instance->saga.state != MP_SAGA_COMPLETED && instance->error != NULL)
-		push_jsonb(&state, "error", instance->error);
+		mp_json_add_jsonb(&state, "error", instance->error);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

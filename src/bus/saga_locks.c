@@ -96,3 +96,16 @@ mp_saga_take_locks(text *account, const pg_uuid_t *id, const MpSagaProgram *prog
 	}
 	return all;
 }
+
+/* Whoever waits for what it held is let on by a sweep, in another transaction. */
+void
+mp_saga_release_locks(Datum account, const MpSagaInstance *instance)
+{
+	static MpPlan plan = {
+		.sql = "UPDATE meal_planner.saga_lock k SET state = 'released'"
+		" WHERE k.account OPERATOR(pg_catalog.=) $1 AND k.saga_id OPERATOR(pg_catalog.=) $2",
+	.types = {TEXTOID, UUIDOID}};
+	Datum		values[2] = {account, UUIDPGetDatum(&instance->id)};
+
+	mp_plan_execute(&plan, values, NULL, 0);
+}

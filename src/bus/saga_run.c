@@ -7,6 +7,7 @@
  */
 #include "bus/saga.h"
 
+#include "bus/json_member.h"
 #include "bus/position.h"
 
 /* ------------------------------------------------------------------------
@@ -40,8 +41,8 @@ mp_saga_keep_error(MpSagaInstance *instance, MpSagaCause cause_before, int step,
 				   const char *sqlstate, const char *message)
 {
 	if (instance->error == NULL || cause_before != instance->saga.cause)
-		instance->error = mp_saga_detail("step", step < 0 ? NULL : step_of(instance, step)->name, "type", type,
-										 "sqlstate", sqlstate, "message", message, NULL);
+		instance->error = mp_json_of_texts("step", step < 0 ? NULL : step_of(instance, step)->name, "type", type,
+										   "sqlstate", sqlstate, "message", message, NULL);
 }
 
 /* It waits for its next attempt, or is no more. */
@@ -77,10 +78,10 @@ note_failure(MpSagaHand *hand, MpSagaInstance *instance, const MpSagaAttempt *at
 	entry->step = attempt->step;
 	entry->undo = attempt->undo;
 	entry->attempt = number;
-	entry->detail = mp_saga_detail("type", attempt->error_type, "sqlstate", attempt->sqlstate,
-								   "message", attempt->message,
-								   "then", settled->again ? "retry" : parked ? "parked" : "given up",
-								   "after_seconds", settled->again ? psprintf("%g", settled->delay) : NULL, NULL);
+	entry->detail = mp_json_of_texts("type", attempt->error_type, "sqlstate", attempt->sqlstate,
+									 "message", attempt->message,
+									 "then", settled->again ? "retry" : parked ? "parked" : "given up",
+									 "after_seconds", settled->again ? psprintf("%g", settled->delay) : NULL, NULL);
 	if (settled->again)
 		return;
 	if (!attempt->undo || parked)

@@ -228,7 +228,7 @@ mp_claim_saga_steps(PG_FUNCTION_ARGS)
 		for (int i = 0; i < count; i++)
 		{
 			MpSagaInstance *instance = instance_of_candidate(hand, &candidates[i]);
-			int			step = instance == NULL || instance->program->broken ? -1
+			int			step = instance == NULL || instance->broken ? -1
 				: mp_saga_find_step(instance->program->definition, candidates[i].step, strlen(candidates[i].step));
 
 			if (step < 0)
@@ -276,12 +276,8 @@ take_by_token(const pg_uuid_t *token, int *step)
 	if (hand->count == 0)
 		return NULL;
 	instance = &hand->instances[0];
-	if (instance->program->broken)
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_UNAVAILABLE),
-				 errmsg("MP503: definition %d of saga \"%s\" is gone or cannot be read",
-						instance->program->version, instance->program->name),
-				 errhint("retry=yes. Restore the row of meal_planner.saga_definition.")));
+	if (instance->broken)
+		mp_saga_tell_broken(instance, ERROR);
 	*step = mp_saga_find_step(instance->program->definition, name, strlen(name));
 	/* it may have been lost while we waited for the lock */
 	if (*step < 0 || !instance->out[*step].leased ||

@@ -8,6 +8,7 @@
  */
 #include "bus/saga.h"
 
+#include "bus/event_json.h"
 #include "bus/position.h"
 #include "bus/saga_end.h"
 #include "bus/wakeup.h"
@@ -82,13 +83,14 @@ fill_instance(HeapTuple row, TupleDesc desc, MpSagaInstance *instance)
 	instance->alone = DatumGetBool(SPI_getbinval(row, desc, 11, &isnull));
 	instance->blocked = DatumGetBool(SPI_getbinval(row, desc, 12, &isnull));
 
-	if (instance->program->broken)
+	instance->broken = instance->program->broken;
+	if (instance->broken)
 		return;
 	value = SPI_getbinval(row, desc, 7, &isnull);
 	if (isnull)
 		mp_saga_init(instance->program->definition, &instance->saga);
-	else if (!mp_saga_read(instance->program->definition, TextDatumGetCString(value), &instance->saga))
-		instance->program->broken = true;
+	else
+		instance->broken = !mp_saga_read(instance->program->definition, TextDatumGetCString(value), &instance->saga);
 	instance->out = palloc0(sizeof(MpSagaOut) * instance->program->definition->step_count);
 	instance->results = palloc0(sizeof(Jsonb *) * instance->program->definition->step_count);
 }
@@ -117,8 +119,34 @@ instance_of_row(MpSagaHand *hand, HeapTuple row, TupleDesc desc, MpSagaInstance 
 
 	if (last == NULL || memcmp(&last->id, id, sizeof(*id)) != 0)
 		last = find_instance(hand, id);
-	*step = last == NULL || last->program->broken ? -1 : step_of_name(last, SPI_getvalue(row, desc, 2));
+	*step = last == NULL || last->broken ? -1 : step_of_name(last, SPI_getvalue(row, desc, 2));
 	return last;
+}
+
+/* Reads rows (saga_id, step, ...) of these sagas, and has each put where it belongs. */
+static void
+read_steps(MpSagaHand *hand, MpPlan *plan, Datum ids, void (*fill) (HeapTuple, TupleDesc, MpSagaInstance *, int))
+{
+	Datum		values[2] = {hand->account, ids};
+	MpSagaInstance *instance = NULL;
+
+	mp_plan_execute(plan, values, NULL, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		int			step;
+
+		instance = instance_of_row(hand, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, instance, &step);
+		if (step >= 0)
+			fill(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, instance, step);
+	}
+}
+
+static void
+fill_result(HeapTuple row, TupleDesc desc, MpSagaInstance *instance, int step)
+{
+	bool		isnull;
+
+	instance->results[step] = DatumGetJsonbP(SPI_getbinval(row, desc, 3, &isnull));
 }
 
 static void
@@ -131,20 +159,8 @@ read_results(MpSagaHand *hand, Datum ids)
 		" AND l.entry OPERATOR(pg_catalog.=) 'succeeded' AND l.direction OPERATOR(pg_catalog.=) 'forward'"
 		" AND l.result IS NOT NULL OFFSET 0) l",
 	.types = {TEXTOID, UUIDARRAYOID}};
-	Datum		values[2] = {hand->account, ids};
-	MpSagaInstance *instance = NULL;
 
-	mp_plan_execute(&plan, values, NULL, 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		int			step;
-		bool		isnull;
-
-		instance = instance_of_row(hand, row, SPI_tuptable->tupdesc, instance, &step);
-		if (step >= 0)
-			instance->results[step] = DatumGetJsonbP(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
-	}
+	read_steps(hand, &plan, ids, fill_result);
 }
 
 static TimestampTz
@@ -157,8 +173,9 @@ time_of_column(HeapTuple row, TupleDesc desc, int column)
 }
 
 static void
-fill_out(HeapTuple row, TupleDesc desc, MpSagaOut *out)
+fill_out(HeapTuple row, TupleDesc desc, MpSagaInstance *instance, int step)
 {
+	MpSagaOut  *out = &instance->out[step];
 	bool		isnull;
 	Datum		value;
 
@@ -188,18 +205,8 @@ read_out(MpSagaHand *hand, Datum ids)
 		" LATERAL (SELECT o.* FROM meal_planner.saga_step o"
 		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.saga_id OPERATOR(pg_catalog.=) w.id OFFSET 0) o",
 	.types = {TEXTOID, UUIDARRAYOID}};
-	Datum		values[2] = {hand->account, ids};
-	MpSagaInstance *instance = NULL;
 
-	mp_plan_execute(&plan, values, NULL, 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		int			step;
-
-		instance = instance_of_row(hand, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, instance, &step);
-		if (step >= 0)
-			fill_out(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &instance->out[step]);
-	}
+	read_steps(hand, &plan, ids, fill_out);
 }
 
 /* What is known of them besides their rows; of new ones there is nothing yet. */
@@ -285,6 +292,28 @@ mp_saga_take_locked(Datum account, Datum ids)
 	return take(&plan, account, ids);
 }
 
+void
+mp_saga_tell_broken(const MpSagaInstance *instance, int elevel)
+{
+	const MpSagaProgram *program = instance->program;
+	char		id[MP_UUID_TEXT];
+
+	mp_format_uuid(&instance->id, id);
+	if (program->broken)
+		ereport(elevel,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: saga \"%s\" cannot go on: its definition, version %d, is gone or cannot be read",
+						program->name, program->version),
+				 errhint("retry=yes. Restore the row of meal_planner.saga_definition.")));
+	else
+		ereport(elevel,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: saga \"%s\" cannot go on: its progress is none of version %d of its definition",
+						program->name, program->version),
+				 errdetail("It is the saga %.*s.", MP_UUID_TEXT, id),
+				 errhint("retry=yes. Restore the column progress of its row in meal_planner.saga.")));
+}
+
 /* ------------------------------------------------------------------------
  * Noting
  * ------------------------------------------------------------------------ */
@@ -324,33 +353,6 @@ mp_saga_note_alert(MpSagaHand *hand, const MpSagaInstance *instance, int step, b
 	{
 		.instance = instance, .step = step, .parked = parked, .error = error, .message = message
 	};
-}
-
-Jsonb *
-mp_saga_detail(const char *name,...)
-{
-	JsonbParseState *state = NULL;
-	va_list		args;
-
-	va_start(args, name);
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (; name != NULL; name = va_arg(args, const char *))
-	{
-		const char *text = va_arg(args, const char *);
-		JsonbValue	value;
-
-		if (text == NULL)
-			continue;
-		value.type = jbvString;
-		value.val.string.val = unconstify(char *, name);
-		value.val.string.len = strlen(name);
-		pushJsonbValue(&state, WJB_KEY, &value);
-		value.val.string.val = unconstify(char *, text);
-		value.val.string.len = strlen(text);
-		pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	va_end(args);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 /* ------------------------------------------------------------------------
@@ -543,19 +545,6 @@ write_outs(MpSagaHand *hand, MpSagaInstance *instance)
 	}
 }
 
-/* Whoever waits for what it held is let on by a sweep, in another transaction. */
-static void
-mark_locks(Datum account, const MpSagaInstance *instance)
-{
-	static MpPlan plan = {
-		.sql = "UPDATE meal_planner.saga_lock k SET state = 'released'"
-		" WHERE k.account OPERATOR(pg_catalog.=) $1 AND k.saga_id OPERATOR(pg_catalog.=) $2",
-	.types = {TEXTOID, UUIDOID}};
-	Datum		values[2] = {account, UUIDPGetDatum(&instance->id)};
-
-	mp_plan_execute(&plan, values, NULL, 0);
-}
-
 void
 mp_saga_put_down(MpSagaHand *hand)
 {
@@ -570,7 +559,7 @@ mp_saga_put_down(MpSagaHand *hand)
 		write_outs(hand, instance);
 		write_saga(hand, instance);
 		if (instance->program->definition->lock_count > 0 && mp_saga_has_ended(instance->saga.state))
-			mark_locks(hand->account, instance);
+			mp_saga_release_locks(hand->account, instance);
 	}
 	write_entries(hand);
 	by_index_end(level);

@@ -337,6 +337,19 @@ SELECT mp_cancel_saga(:'id', 'no way');
 INSERT INTO meal_planner.saga_definition SELECT * FROM kept;
 SET meal_planner.clock_offset = 160; CALL mp_sweep();
 :state
+-- So does a progress that nobody can read, its own saga alone.
+SELECT mp_start_saga('four', '{}') AS id \gset
+SELECT mp_start_saga('four', '{}') AS id2 \gset
+UPDATE meal_planner.saga SET progress = 'half way' WHERE id = :'id';
+\set VERBOSITY terse
+CALL mp_sweep();
+SELECT mp_cancel_saga(:'id', 'no way');
+\set VERBOSITY default
+SELECT id = :'id' AS unreadable, state, due_at > meal_planner.clock() AS comes_again FROM meal_planner.saga WHERE id IN (:'id', :'id2') ORDER BY id = :'id2';
+UPDATE meal_planner.saga SET progress = NULL WHERE id = :'id';
+SET meal_planner.clock_offset = 240; CALL mp_sweep();
+:state
+SET meal_planner.clock_offset = 160;
 
 -- ------------------------------------------------------------------------
 -- Rights, breakers, purging
