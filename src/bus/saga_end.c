@@ -81,11 +81,19 @@ append_ends(const MpSagaHand *hand, MpDraft *drafts, int count, int hops)
 	MpAppendResult *results = palloc(sizeof(MpAppendResult) * count);
 	int			former = mp_handler_set_hops(hops);
 
-	if (count == 1)
-		(void) mp_append(&drafts[0], &results[0]);
-	else
-		mp_append_batch(drafts, count, outcomes, results);
-	mp_handler_set_hops(former);
+	PG_TRY();
+	{
+		if (count == 1)
+			(void) mp_append(&drafts[0], &results[0]);
+		else
+			mp_append_batch(drafts, count, outcomes, results);
+	}
+	PG_FINALLY();
+	{
+		/* also of an error, such as the cancel of a handler: what the session emits next is a client's */
+		mp_handler_set_hops(former);
+	}
+	PG_END_TRY();
 }
 
 void

@@ -281,6 +281,24 @@ SELECT count(*) AS second FROM mp_claim_saga_steps('lost', 1);
 DELETE FROM meal_planner.saga WHERE name IN ('lost', 'kept');
 DELETE FROM meal_planner.saga_step WHERE service = 'lost';
 
+-- The event of an end may run a handler that is cancelled: the session is no handler after that, and may emit.
+SELECT mp_define_saga('far', '{"steps": [{"name": "a", "kind": "pivot", "service": "far"}], "on_completed": {"emit": "FarDone"}}');
+SELECT mp_start_saga('far', '{}') AS id \gset
+UPDATE meal_planner.saga SET hops = 4 WHERE id = :'id';
+CALL mp_sweep();
+CREATE FUNCTION endless(e meal_planner.event) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(600)';
+SELECT mp_subscribe('endless', '{"detail-type": ["FarDone"]}', 'endless(meal_planner.event)');
+SELECT token FROM mp_claim_saga_steps('far') \gset
+SET statement_timeout = '100ms';
+SELECT mp_complete_saga_step(:'token', NULL);
+RESET statement_timeout;
+SELECT mp_emit_event('Mine', '{}') AS event_id \gset
+SELECT hops FROM meal_planner.event WHERE id = :'event_id';
+SELECT mp_unsubscribe('endless');
+DROP FUNCTION endless(meal_planner.event);
+DELETE FROM meal_planner.saga WHERE id = :'id';
+DELETE FROM meal_planner.saga_step WHERE saga_id = :'id';
+
 -- ------------------------------------------------------------------------
 -- Breakers
 -- ------------------------------------------------------------------------
