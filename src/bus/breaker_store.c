@@ -266,6 +266,8 @@ put_stored_breakers(Tuplestorestate *store, TupleDesc desc)
 	{
 		char	   *name = SPI_getvalue(names->vals[i], names->tupdesc, 1);
 
+		if (strlen(name) > MP_BREAKER_NAME_BYTES)
+			continue;			/* written by hand */
 		if (!RecoveryInProgress())
 			(void) mp_breaker_find(name);
 		else

@@ -121,6 +121,9 @@ SELECT from_state, to_state, reason, by_role = current_user AS by_me, note FROM 
 SELECT mp_breaker_acquire('');
 SELECT mp_breaker_acquire(NULL);
 SELECT mp_breaker_acquire(repeat('x', 101));
+SELECT name FROM meal_planner.breakers(repeat('x', 101));
+INSERT INTO meal_planner.breaker (name, version) VALUES (repeat('x', 101), 0);
+SELECT count(*) AS of_no_name FROM mp_breakers WHERE length(name) > 99;
 SELECT mp_breaker_report('one', NULL, 'success');
 SELECT mp_breaker_report('one', 1, 'fine');
 SELECT mp_breaker_report('one', 1, 'success', -1);
