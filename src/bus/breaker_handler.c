@@ -47,6 +47,32 @@ end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 	pending = NULL;				/* its memory goes with the transaction */
 }
 
+/* A probe has one result, wherever it is told. */
+static Pending *
+search(const MpBreakerPlace *place, int64 permit, int level)
+{
+	Pending    *p = pending;
+
+	while (p != NULL && (p->place != place || p->permit != permit ||
+						 (p->level != level && !mp_permit_is_probe(permit))))
+		p = p->next;
+	return p;
+}
+
+/* What was kept of a subtransaction is its parent's; false: that has taken it up. */
+static bool
+hand_up(Pending *p, int level)
+{
+	Pending    *of_parent = mp_permit_is_probe(p->permit) ? NULL : search(p->place, p->permit, level);
+
+	p->level = level;
+	if (of_parent == NULL)
+		return true;
+	of_parent->successes += p->successes;
+	of_parent->slow += p->slow;
+	return false;
+}
+
 static void
 end_of_subtransaction(SubXactEvent event, SubTransactionId mine pg_attribute_unused(),
 					  SubTransactionId parent pg_attribute_unused(), void *arg pg_attribute_unused())
@@ -60,18 +86,15 @@ end_of_subtransaction(SubXactEvent event, SubTransactionId mine pg_attribute_unu
 	{
 		Pending    *p = *link;
 
-		if (p->level < level)
-			link = &p->next;
-		else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		if (p->level < level || (event == SUBXACT_EVENT_COMMIT_SUB && hand_up(p, level - 1)))
 		{
-			p->level = level - 1;
 			link = &p->next;
+			continue;
 		}
-		else
-		{
+		if (event == SUBXACT_EVENT_ABORT_SUB)
 			tell(p, false);
-			*link = p->next;
-		}
+		*link = p->next;
+		pfree(p);
 	}
 }
 
@@ -80,12 +103,8 @@ find_pending(const MpBreakerCall *call, bool make)
 {
 	static bool registered = false;
 	int			level = GetCurrentTransactionNestLevel();
-	Pending    *p = pending;
+	Pending    *p = search(call->place, call->permit, level);
 
-	/* a probe has one result, wherever it is told */
-	while (p != NULL && (p->place != call->place || p->permit != call->permit ||
-						 (p->level != level && !mp_permit_is_probe(call->permit))))
-		p = p->next;
 	if (p != NULL || !make)
 		return p;
 	if (!registered)

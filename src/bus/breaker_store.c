@@ -35,6 +35,7 @@ typedef struct Storing
 {
 	MpBreakerPlace *place;
 	uint64		number;
+	SubTransactionId subtransaction;
 	struct Storing *next;
 } Storing;
 
@@ -141,6 +142,15 @@ end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 	storing = NULL;				/* its memory goes with the transaction */
 }
 
+/* What lies in a subtransaction began after it: newer ones come first, and have higher numbers. */
+static void
+end_of_subtransaction(SubXactEvent event, SubTransactionId mine,
+					  SubTransactionId parent pg_attribute_unused(), void *arg pg_attribute_unused())
+{
+	while (event == SUBXACT_EVENT_ABORT_SUB && storing != NULL && storing->subtransaction >= mine)
+		storing = storing->next;
+}
+
 static void
 remember_storing(MpBreakerPlace *place, uint64 number)
 {
@@ -150,9 +160,10 @@ remember_storing(MpBreakerPlace *place, uint64 number)
 	if (!registered)
 	{
 		RegisterXactCallback(end_of_transaction, NULL);
+		RegisterSubXactCallback(end_of_subtransaction, NULL);
 		registered = true;
 	}
-	*s = (Storing) {place, number, storing};
+	*s = (Storing) {place, number, GetCurrentSubTransactionId(), storing};
 	storing = s;
 }
 

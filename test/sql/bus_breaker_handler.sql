@@ -171,6 +171,39 @@ SET meal_planner.clock_offset = 8000;
 CALL mp_sweep();
 SELECT * FROM state;
 
+-- A change that came with a commit is stored by a sweep; one that was rolled back, to a savepoint perhaps, has stored nothing.
+SELECT mp_breaker_configure('b', '{"failure_threshold": 1, "open_seconds": 10, "window": "count"}');
+SELECT mp_breaker_report('b', (mp_breaker_acquire('b') ->> 'permit')::bigint, 'failure');
+SET meal_planner.clock_offset = 8020;
+SELECT emit(100, 100);
+SELECT * FROM meal_planner.breakers_unstored();
+BEGIN;
+SAVEPOINT before;
+SELECT meal_planner.sweep_breakers();
+ROLLBACK TO before;
+COMMIT;
+SELECT * FROM meal_planner.breakers_unstored();
+SELECT meal_planner.sweep_breakers();
+SELECT * FROM meal_planner.breakers_unstored();
+-- What succeeded in many subtransactions is one count.
+CREATE PROCEDURE emit_apart(n int) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. n LOOP
+        BEGIN
+            PERFORM mp_emit_event('E', '{"n": 101}');
+        EXCEPTION WHEN division_by_zero THEN
+        END;
+    END LOOP;
+END $$;
+SELECT (counters -> 'successes')::int AS successes FROM mp_breakers WHERE name = 'b' \gset
+BEGIN;
+CALL emit_apart(50);
+SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext' \gset
+CALL emit_apart(200);
+SELECT used_bytes - :used_bytes < 200 * 40 AS nothing_is_kept_of_each FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext';
+COMMIT;
+SELECT (counters -> 'successes')::int - :successes AS successes FROM mp_breakers WHERE name = 'b';
+
 -- What is wrong.
 SELECT mp_subscribe('x', '{"detail-type": ["E"]}', mode => 'pull', options => '{"breaker": "b"}');
 SELECT mp_subscribe('x', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": ""}');
