@@ -151,15 +151,19 @@ mp_metrics_successes(const char *subscription)
 	Place	   *place;
 	uint64		calls = 0;
 	uint64		failures;
+	uint32		taken;
 
 	if (shared == NULL)
 		return 0;
+	taken = pg_atomic_read_u32(&shared->taken);
+	pg_read_barrier();
 	strlcpy(name, subscription, sizeof(name));
-	place = find_place(name, pg_atomic_read_u32(&shared->taken));
+	place = find_place(name, taken);
 	if (place == NULL)
 		return 0;
 	/* failures first: a call is counted before its failure is */
 	failures = pg_atomic_read_u64(&place->failures);
+	pg_read_barrier();
 	for (int b = 0; b < BUCKETS; b++)
 		calls += pg_atomic_read_u64(&place->calls[b]);
 	return calls > failures ? calls - failures : 0;

@@ -36,6 +36,7 @@ typedef struct Place
 typedef struct BudgetShared
 {
 	LWLock	   *lock;
+	TimestampTz begun;			/* also anew after a crash, unlike PgStartTime */
 	Place		place[PLACES];
 } BudgetShared;
 
@@ -67,6 +68,7 @@ mp_retry_budget_shmem_startup(void)
 		return;
 	memset(shared, 0, mp_retry_budget_shmem_size());
 	shared->lock = &GetNamedLWLockTranche(LOCK_NAME)->lock;
+	shared->begun = GetCurrentTimestamp();
 }
 
 static bool
@@ -98,7 +100,7 @@ find_place(const MpSubscription *subscription, Oid relation, TimestampTz now, ui
 	oldest->database = MyDatabaseId;
 	oldest->relation = relation;
 	strlcpy(oldest->subscription, subscription->name, sizeof(oldest->subscription));
-	oldest->bucket = mp_bucket_since(&subscription->budget, PgStartTime, now, successes);
+	oldest->bucket = mp_bucket_since(&subscription->budget, shared->begun, now, successes);
 	return oldest;
 }
 
