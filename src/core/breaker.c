@@ -72,8 +72,9 @@ static void
 add_call_by_time(const MpBreakerConfig *config, MpBreaker *breaker, int64_t now, bool failed, bool slow)
 {
 	int64_t		width = microseconds(config->window_size) / MP_BREAKER_BUCKETS;
-	int64_t		number = now / width;
-	MpBreakerBucket *bucket = &breaker->bucket[number % MP_BREAKER_BUCKETS];
+	int64_t		number = now / width - (now % width < 0);	/* also of times before the epoch */
+	int			place = (int) (number % MP_BREAKER_BUCKETS);
+	MpBreakerBucket *bucket = &breaker->bucket[place < 0 ? place + MP_BREAKER_BUCKETS : place];
 
 	if (bucket->number != number)
 		*bucket = (MpBreakerBucket) {.number = number};

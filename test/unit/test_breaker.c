@@ -419,6 +419,28 @@ a_rate_by_time(void **state)
 }
 
 static void
+a_rate_by_time_before_the_epoch(void **state)
+{
+	Scene		s = scene();
+
+	(void) state;
+	s.config.failure_threshold = 0;
+	s.config.window = MP_WINDOW_TIME;
+	s.config.window_size = 10;
+	s.config.minimum_calls = 4;
+	s.config.failure_rate = 0.5;
+	s.now = -2 * SECOND - 1;
+	for (int i = 0; i < 3; i++)
+	{
+		fail_times(&s, 1);
+		assert_int_equal(s.breaker.calls, i + 1);
+		s.now += SECOND;
+	}
+	fail_times(&s, 1);
+	assert_int_equal(s.breaker.state, MP_BREAKER_OPEN);
+}
+
+static void
 slow_calls_open_it(void **state)
 {
 	Scene		s = scene();
@@ -666,6 +688,7 @@ main(void)
 		cmocka_unit_test(calls_that_were_out_when_it_opened_are_late),
 		cmocka_unit_test(a_rate_by_count),
 		cmocka_unit_test(a_rate_by_time),
+		cmocka_unit_test(a_rate_by_time_before_the_epoch),
 		cmocka_unit_test(slow_calls_open_it),
 		cmocka_unit_test(one_that_measures_tells_once),
 		cmocka_unit_test(the_open_time_grows_and_decays),
