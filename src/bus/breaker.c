@@ -156,7 +156,10 @@ note(MpBreakerPlace *place, const MpBreakerSteps *steps, const char *by, const c
 static inline bool
 is_place_of(const MpBreakerPlace *place, Oid relation, const char *name)
 {
-	return place->relation == relation && place->database == MyDatabaseId && strcmp(place->name, name) == 0;
+	if (place->relation != relation)
+		return false;
+	pg_read_barrier();
+	return place->database == MyDatabaseId && strcmp(place->name, name) == 0;
 }
 
 static MpBreakerPlace *
@@ -197,14 +200,18 @@ static void
 fill_place(MpBreakerPlace *place, Oid relation, const char *name, const MpBreakerRow *row)
 {
 	LWLockAcquire(place->lock, LW_EXCLUSIVE);
+	/* who found another one here before looks again without a lock: at the relation first */
+	place->relation = InvalidOid;
+	pg_write_barrier();
 	place->database = MyDatabaseId;
-	place->relation = relation;
 	strlcpy(place->name, name, sizeof(place->name));
 	place->row = *row;
 	place->changes = place->stored = 0;
 	for (int c = 0; c < MP_BREAKER_COUNTERS; c++)
 		pg_atomic_write_u64(&place->counter[c], 0);
 	publish(place);
+	pg_write_barrier();
+	place->relation = relation;
 	LWLockRelease(place->lock);
 }
 

@@ -61,11 +61,12 @@ answer_of_closed(int64 permit)
 	if (answer == NULL || answered != permit)
 	{
 		Jsonb	   *made = DatumGetJsonbP(jsonb_of(psprintf("{\"allowed\":true,\"state\":\"closed\",\"permit\":" INT64_FORMAT "}", permit)));
+		Jsonb	   *kept = MemoryContextAlloc(TopMemoryContext, VARSIZE(made));
 
+		memcpy(kept, made, VARSIZE(made));
 		if (answer != NULL)
 			pfree(answer);
-		answer = MemoryContextAlloc(TopMemoryContext, VARSIZE(made));
-		memcpy(answer, made, VARSIZE(made));
+		answer = kept;
 		answered = permit;
 	}
 	copy = palloc(VARSIZE(answer));
