@@ -57,7 +57,8 @@ typedef struct Candidate
 
 /*
  * Steps that are due, and the lock of their sagas; what others have locked is
- * passed over.
+ * passed over.  The saga comes first: of one that is passed over no step stays
+ * locked, for which those who have it in hand would wait.
  */
 static int
 find_candidates(Datum account, Datum service, int most, Candidate **candidates, Datum *sagas)
@@ -68,7 +69,7 @@ find_candidates(Datum account, Datum service, int most, Candidate **candidates, 
 		" WHERE o.account OPERATOR(pg_catalog.=) $1 AND o.service OPERATOR(pg_catalog.=) $2"
 		" AND o.token IS NULL AND o.service IS NOT NULL AND o.due_at OPERATOR(pg_catalog.<=) $3"
 		" AND s.account OPERATOR(pg_catalog.=) $1"
-		" ORDER BY o.account, o.service, o.due_at LIMIT $4 FOR UPDATE OF o, s SKIP LOCKED",
+		" ORDER BY o.account, o.service, o.due_at LIMIT $4 FOR UPDATE OF s, o SKIP LOCKED",
 	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID}, .in_index_order = true};
 	Datum		values[4] = {account, service, TimestampTzGetDatum(mp_clock_now()), Int32GetDatum(most)};
 	Datum	   *ids;
