@@ -154,6 +154,15 @@ mp_breaker_begin(const char *name, int count, MpBreakerCall *call)
 }
 
 void
+mp_breaker_lend(MpBreakerPlace *place, int64 permit)
+{
+	MpBreakerCall call = {.place = place, .permit = permit};
+
+	if (mp_permit_is_probe(permit))
+		(void) find_pending(&call, true);
+}
+
+void
 mp_breaker_succeeded(const MpBreakerCall *call, int count, double seconds)
 {
 	Pending    *p;

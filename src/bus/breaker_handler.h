@@ -31,6 +31,9 @@ typedef enum MpBreakerVerdict
  */
 extern MpBreakerVerdict mp_breaker_begin(const char *name, int count, MpBreakerCall *call);
 
+/* Somebody outside has the permit from here on; that of a probe goes back unless this transaction commits. */
+extern void mp_breaker_lend(MpBreakerPlace *place, int64 permit);
+
 /* Counts once this transaction has committed. */
 extern void mp_breaker_succeeded(const MpBreakerCall *call, int count, double seconds);
 

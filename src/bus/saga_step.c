@@ -98,14 +98,20 @@ static bool
 ask_breaker(MpSagaHand *hand, MpSagaInstance *instance, int step, MpSagaOut *out)
 {
 	const char *name = instance->program->definition->steps[step].breaker;
+	MpBreakerPlace *place;
 	MpBreakerAnswer answer;
 
 	out->permit = 0;
 	if (name == NULL)
 		return true;
-	answer = mp_breaker_ask(mp_breaker_find(name));
-	out->permit = answer.permit;
-	if (!answer.allowed)
+	place = mp_breaker_find(name);
+	answer = mp_breaker_ask(place);
+	if (answer.allowed)
+	{
+		out->permit = answer.permit;
+		mp_breaker_lend(place, answer.permit);
+	}
+	else
 	{
 		out->due_at = answer.retry_at == INT64_MAX ? hand->now + 60 * USECS_PER_SEC : Max(answer.retry_at, hand->now + 1);
 		out->changed = instance->changed = true;

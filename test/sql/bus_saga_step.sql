@@ -314,8 +314,13 @@ SET meal_planner.clock_offset = 93;
 SELECT count(*) AS not_let FROM mp_claim_saga_steps('fused');
 SELECT attempt, due_at > meal_planner.clock() + interval '10 s' AS waits_for_the_breaker FROM meal_planner.saga_step WHERE service = 'fused';
 SET meal_planner.clock_offset = 120;
+-- a claim that is rolled back gives the permit of its probe back
+BEGIN;
+SELECT count(*) AS let FROM mp_claim_saga_steps('fused');
+ROLLBACK;
+SELECT state, permits FROM mp_breakers WHERE name = 'shop api';
 SELECT * FROM mp_claim_saga_steps('fused') \gset c_
-SELECT state FROM mp_breakers WHERE name = 'shop api';
+SELECT state, permits FROM mp_breakers WHERE name = 'shop api';
 SELECT mp_complete_saga_step(:'c_token', NULL);
 SELECT state FROM mp_breakers WHERE name = 'shop api';
 -- a lease that is lost is a failure, too
