@@ -283,10 +283,7 @@ mp_breaker_find(const char *name)
 	mp_require_preload();
 	/* a longer one would be cut, not be found again, and take another place each time */
 	if (strlen(name) > MP_BREAKER_NAME_BYTES)
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: name of a circuit breaker must have at most %d bytes", MP_BREAKER_NAME_BYTES),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("name of a circuit breaker must have at most %d bytes", MP_BREAKER_NAME_BYTES);
 	relation = mp_event_relation();
 	if (last_found != NULL && is_place_of(last_found, relation, name))
 		return last_found;

@@ -22,21 +22,12 @@ PG_FUNCTION_INFO_V1(mp_breaker_report_call);
 PG_FUNCTION_INFO_V1(mp_breaker_force_call);
 PG_FUNCTION_INFO_V1(mp_breaker_retry_at_call);
 
-static void
-refuse(const char *problem)
-{
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: %s", problem),
-			 errhint("retry=no. Correct the argument.")));
-}
-
 static const char *
 name_argument(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) == 0 ||
 		VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) > MP_BREAKER_NAME_BYTES)
-		refuse(psprintf("name must have between 1 and %d bytes", MP_BREAKER_NAME_BYTES));
+		mp_refuse_argument("name must have between 1 and %d bytes", MP_BREAKER_NAME_BYTES);
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
@@ -108,7 +99,7 @@ outcome_argument(FunctionCallInfo fcinfo)
 	if (strcmp(word, "failure") == 0)
 		return MP_OUTCOME_FAILURE;
 	if (strcmp(word, "ignored") != 0)
-		refuse("outcome must be success, failure or ignored");
+		mp_refuse_argument("outcome must be success, failure or ignored");
 	return MP_OUTCOME_IGNORED;
 }
 
@@ -122,9 +113,9 @@ mp_breaker_report_call(PG_FUNCTION_ARGS)
 	const char *state;
 
 	if (PG_ARGISNULL(1))
-		refuse("permit must not be NULL");
+		mp_refuse_argument("permit must not be NULL");
 	if (!(milliseconds >= 0))
-		refuse("duration_ms must not be negative");
+		mp_refuse_argument("duration_ms must not be negative");
 	place = mp_breaker_find(name);
 	mp_breaker_tell(place, PG_GETARG_INT64(1), outcome,
 					!PG_ARGISNULL(3) && mp_breaker_is_slow(place, milliseconds / 1000), 1);
@@ -169,7 +160,7 @@ mp_breaker_configure_call(PG_FUNCTION_ARGS)
 	errand.command = psprintf("SELECT meal_planner.save_breaker(%s, %s)", quote_literal_cstr(name),
 							  quote_literal_cstr(options == NULL ? "{}" : JsonbToCString(NULL, &options->root, 0)));
 	if (strlen(errand.command) >= MP_ERRAND_COMMAND_BYTES)
-		refuse("options are too long");
+		mp_refuse_argument("options are too long");
 	if (mp_errand_run(&errand, &result) != MP_ERRAND_DONE)
 		ereport(ERROR,
 				(errcode(MP_ERRCODE_UNAVAILABLE),
@@ -197,15 +188,15 @@ mp_breaker_force_call(PG_FUNCTION_ARGS)
 	else if (strcmp(word, "closed") == 0)
 		force = MP_FORCE_CLOSED;
 	else if (strcmp(word, "auto") != 0)
-		refuse("state must be open, closed or auto");
+		mp_refuse_argument("state must be open, closed or auto");
 	if (until == DT_NOEND)
 		until = 0;
 	if (force == MP_FORCE_NONE && until != 0)
-		refuse("until must be NULL for state auto");
+		mp_refuse_argument("until must be NULL for state auto");
 	if (until != 0 && until <= mp_clock_now())
-		refuse("until must be a time to come");
+		mp_refuse_argument("until must be a time to come");
 	if (reason != NULL && strlen(reason) >= MP_BREAKER_WORDS_BYTES)
-		refuse(psprintf("reason must have at most %d bytes", MP_BREAKER_WORDS_BYTES - 1));
+		mp_refuse_argument("reason must have at most %d bytes", MP_BREAKER_WORDS_BYTES - 1);
 
 	place = mp_breaker_find(name);
 	/* the function runs as its owner, which tells nothing */

@@ -110,6 +110,9 @@ extern struct Tuplestorestate *mp_begin_rows(FunctionCallInfo fcinfo, TupleDesc 
 /* A random number in [0, 1), for jitter. */
 extern double mp_random_share(void);
 
+/* MP400: an argument is wrong. */
+extern void mp_refuse_argument(const char *format, ...) pg_attribute_printf(1, 2) pg_attribute_noreturn();
+
 /* A C string as text, NULL as SQL NULL. */
 extern Datum mp_text_or_null(const char *string, bool *isnull);
 

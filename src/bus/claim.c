@@ -500,10 +500,7 @@ static void
 require_range(const char *argument, double value, double low, double high)
 {
 	if (!(value >= low && value <= high))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: %s must be between %g and %g", argument, low, high),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("%s must be between %g and %g", argument, low, high);
 }
 
 static MpSubscription *
@@ -550,10 +547,7 @@ mp_claim(PG_FUNCTION_ARGS)
 	require_range("lease_seconds", claim.lease_seconds, 0.001, MAX_LEASE);
 	require_range("wait_seconds", wait, 0, MAX_WAIT);
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: subscription must not be NULL"),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("subscription must not be NULL");
 	claim.name = PG_GETARG_DATUM(0);
 	claim.store = mp_begin_rows(fcinfo, &claim.desc);
 	claim.as_text = TupleDescAttr(claim.desc, 3)->atttypid == JSONOID;

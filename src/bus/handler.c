@@ -78,8 +78,8 @@ mp_error_must_get_through(int sqlerrcode)
 	}
 }
 
-MpFailure
-mp_failure_of_error(const ErrorData *error, int event)
+static MpFailure
+failure_of_error(const ErrorData *error, int event)
 {
 	return (MpFailure)
 	{
@@ -91,6 +91,37 @@ mp_failure_of_error(const ErrorData *error, int event)
 			.event = event,
 			.pid = MyProcPid
 	};
+}
+
+/*
+ * The server undoes role, settings, snapshots and SPI connections of what was
+ * called with its subtransaction, which has to end here also when the error
+ * goes on: nobody above knows of it.
+ */
+ErrorData *
+mp_end_failed(MemoryContext memory, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(memory);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+bool
+mp_failure_of_call(ErrorData *error, bool limit_is_over, int event, MpFailure *failure)
+{
+	bool		took_too_long = limit_is_over && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+
+	if (!took_too_long && mp_error_must_get_through(error->sqlerrcode))
+		ReThrowError(error);
+	*failure = failure_of_error(error, event);
+	FreeErrorData(error);
+	return took_too_long;
 }
 
 /* The result means nothing, NULL included: a void function in SQL returns it. */
@@ -241,30 +272,13 @@ mp_handler_run(MpSubscription *subscription, const MpEvent *events, int count, M
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-		bool		took_too_long = mp_time_limit_end(&limit);
+		bool		limit_is_over = mp_time_limit_end(&limit);
 
-		/*
-		 * The server undoes role, settings, snapshots and SPI connections of
-		 * the handler with its subtransaction, which has to end here also when
-		 * the error goes on: nobody above knows of it.
-		 */
 		current_hops = caller_hops;
 		current_replay = caller_replay;
 		subscription->running = caller_running;
-		MemoryContextSwitchTo(caller_memory);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller_memory);
-		CurrentResourceOwner = caller_owner;
-		took_too_long &= error->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		if (!took_too_long && mp_error_must_get_through(error->sqlerrcode))
-			ReThrowError(error);
-		*failure = mp_failure_of_error(error, at);
-		if (took_too_long)
+		if (mp_failure_of_call(mp_end_failed(caller_memory, caller_owner), limit_is_over, at, failure))
 			failure->message = psprintf("the handler took longer than %g s", subscription->timeout);
-		FreeErrorData(error);
 	}
 	PG_END_TRY();
 

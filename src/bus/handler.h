@@ -7,6 +7,7 @@
 
 #include "bus/breaker_handler.h"
 #include "bus/subscription.h"
+#include "utils/resowner.h"
 
 /* What a handler's error was; the strings live in the caller's context. */
 typedef struct MpFailure
@@ -59,9 +60,14 @@ extern void mp_guise_end(const MpGuise *guise);
 /* What is called here stands so many handlers from a client; returns the number before. */
 extern int	mp_handler_set_hops(int hops);
 
-/* Errors that are no failure of what was called; and those that are. */
+/* Errors that are no failure of what was called. */
 extern bool mp_error_must_get_through(int sqlerrcode);
-extern MpFailure mp_failure_of_error(const ErrorData *error, int event);
+
+/* In PG_CATCH: ends the internal subtransaction of what was called, and returns its error. */
+extern ErrorData *mp_end_failed(MemoryContext memory, ResourceOwner owner);
+
+/* What that error means, which goes on if it must get through.  True: the call's own limit ended it. */
+extern bool mp_failure_of_call(ErrorData *error, bool limit_is_over, int event, MpFailure *failure);
 
 /*
  * handler_sql.c: the one statement that the handler is, NULL when it has to be

@@ -413,10 +413,7 @@ read_error_type(FunctionCallInfo fcinfo, MpFailure *failure)
 	else if (colon != NULL && colon != error_type && colon[1] != '\0' && strlen(error_type) <= LONGEST_CODE)
 		failure->sqlstate = error_type;
 	else
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: error_type must be transient or permanent, another class of errors, a code such as http:429, or deferred"),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("error_type must be transient or permanent, another class of errors, a code such as http:429, or deferred");
 }
 
 static bool
@@ -523,15 +520,9 @@ mp_fail(PG_FUNCTION_ARGS)
 	mp_require_preload();
 	read_error_type(fcinfo, &failure);
 	if (!(failure.retry_after >= 0 && failure.retry_after <= MAX_RETRY_AFTER))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: retry_after must be between 0 and %g", MAX_RETRY_AFTER),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("retry_after must be between 0 and %g", MAX_RETRY_AFTER);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: %s must not be NULL", PG_ARGISNULL(0) ? "token" : "event_id"),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("%s must not be NULL", PG_ARGISNULL(0) ? "token" : "event_id");
 
 	mp_spi_connect();
 	if (lock_claim(PG_GETARG_UUID_P(0), &held))
@@ -558,10 +549,7 @@ mp_extend(PG_FUNCTION_ARGS)
 
 	mp_require_preload();
 	if (!(seconds >= 0 && seconds <= MAX_LEASE))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: lease_seconds must be between 0 and %g", MAX_LEASE),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("lease_seconds must be between 0 and %g", MAX_LEASE);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
 

@@ -62,10 +62,7 @@ owner_lost(Datum datum)
 		return MP_OWNER_LOST_VERIFY;
 	if (strcmp(word, "block") == 0)
 		return MP_OWNER_LOST_BLOCK;
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: on_owner_lost must be retry, block or verify"),
-			 errhint("retry=no. Correct the argument.")));
+	mp_refuse_argument("on_owner_lost must be retry, block or verify");
 }
 
 Datum

@@ -184,10 +184,7 @@ parse_options(Jsonb *options, bool all)
 		return parse.options;
 	root = mp_json_of_jsonb(options);
 	if (root.kind != MP_JSON_OBJECT)
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: %s must be a JSON object", all ? "options" : "policy"),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("%s must be a JSON object", all ? "options" : "policy");
 	(void) mp_json_reader.each(&root, visit_option, &parse);
 	if (parse.options.block_key && parse.options.order_path == NULL)
 		mp_option_refuse("on_dead block_key needs an order_key");

@@ -23,22 +23,13 @@ PG_FUNCTION_INFO_V1(mp_migrate_saga);
 PG_FUNCTION_INFO_V1(mp_sql_saga_steps);
 PG_FUNCTION_INFO_V1(mp_sql_saga_graph);
 
-static void
-refuse(const char *problem)
-{
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: %s", problem),
-			 errhint("retry=no. Correct the argument.")));
-}
-
 static char *
 reason_argument(FunctionCallInfo fcinfo, int arg)
 {
 	char	   *reason = PG_ARGISNULL(arg) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(arg));
 
 	if (*reason == '\0' || strlen(reason) > LONGEST_REASON)
-		refuse(psprintf("reason must have between 1 and %d bytes", LONGEST_REASON));
+		mp_refuse_argument("reason must have between 1 and %d bytes", LONGEST_REASON);
 	return reason;
 }
 
@@ -67,7 +58,7 @@ take_argument(FunctionCallInfo fcinfo, int account_arg)
 	MpSagaInstance *instance;
 
 	if (PG_ARGISNULL(0))
-		refuse("saga_id must not be NULL");
+		mp_refuse_argument("saga_id must not be NULL");
 	hand = mp_saga_take(account, PG_GETARG_UUID_P(0));
 	if (hand->count == 0)
 		ereport(ERROR,
@@ -265,7 +256,7 @@ mp_migrate_saga(PG_FUNCTION_ARGS)
 
 	mp_require_preload();
 	if (PG_ARGISNULL(1))
-		refuse("version must not be NULL");
+		mp_refuse_argument("version must not be NULL");
 	mp_spi_connect();
 	hand = take_argument(fcinfo, 2);
 	instance = &hand->instances[0];

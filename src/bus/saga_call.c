@@ -11,12 +11,8 @@
 #include "bus/dispatch.h"
 #include "bus/event_json.h"
 #include "bus/json_member.h"
-#include "bus/metrics.h"
-#include "bus/time_limit.h"
-#include "catalog/pg_type.h"
 #include "pgcompat.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -144,24 +140,11 @@ mp_saga_try(void (*body) (void *), void *argument, MpTimeLimit *limit, MpFailure
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-		bool		took_too_long = mp_time_limit_end(limit);
+		bool		limit_is_over = mp_time_limit_end(limit);
 
-		/* as in handler.c: all that the function was doing ends with its subtransaction */
 		mp_handler_set_hops(caller_hops);
-		MemoryContextSwitchTo(caller_memory);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller_memory);
-		CurrentResourceOwner = caller_owner;
-		took_too_long &= error->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		if (!took_too_long && mp_error_must_get_through(error->sqlerrcode))
-			ReThrowError(error);
-		*failure = mp_failure_of_error(error, 0);
-		if (took_too_long)
+		if (mp_failure_of_call(mp_end_failed(caller_memory, caller_owner), limit_is_over, 0, failure))
 			failure->message = "the step took longer than its timeout_seconds";
-		FreeErrorData(error);
 	}
 	PG_END_TRY();
 

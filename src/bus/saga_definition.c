@@ -10,14 +10,12 @@
  */
 #include "bus/saga.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "bus/breaker.h"
 #include "bus/event_json.h"
 #include "bus/json_member.h"
 #include "bus/position.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -282,23 +280,6 @@ refuse(const char *problem)
 			 errhint("retry=no. Correct the definition.")));
 }
 
-static bool
-is_step_function(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Form_pg_proc form;
-	bool		good;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	form = (Form_pg_proc) GETSTRUCT(tuple);
-	good = form->prokind == PROKIND_FUNCTION && !form->proretset && form->pronargs == 1 &&
-		form->proargtypes.values[0] == JSONBOID &&
-		(form->prorettype == VOIDOID || form->prorettype == JSONBOID);
-	ReleaseSysCache(tuple);
-	return good;
-}
-
 /*
  * What is wrong with it, to the server or to us, is told as an error of the
  * step's: hence a subtransaction.  InvalidOid: *problem says why.
@@ -323,14 +304,8 @@ find_function(const char *text, const char **problem)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = mp_end_failed(caller_memory, caller_owner);
 
-		MemoryContextSwitchTo(caller_memory);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller_memory);
-		CurrentResourceOwner = caller_owner;
 		if (mp_error_must_get_through(error->sqlerrcode))
 			ReThrowError(error);
 		*problem = strncmp(error->message, "MP400: ", 7) == 0 ? error->message + 7 : error->message;
@@ -351,7 +326,7 @@ check_function(const MpSagaStep *step, const char *text, const char *member)
 	if (function == InvalidOid)
 		refuse(psprintf("step \"%s\": %s: %s", step->name, member,
 						*problem ? problem : "there is no such function"));
-	if (!is_step_function(function))
+	if (!mp_is_function_of(function, JSONBOID))
 		refuse(psprintf("step \"%s\": %s must be a function f(jsonb) that returns jsonb or void", step->name, member));
 	if (!mp_may_execute(function, GetUserId()))
 		ereport(ERROR,

@@ -34,15 +34,6 @@ typedef struct Start
 	TimestampTz now;
 } Start;
 
-static void
-refuse(const char *problem)
-{
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: %s", problem),
-			 errhint("retry=no. Correct the argument.")));
-}
-
 static Start
 check_arguments(FunctionCallInfo fcinfo)
 {
@@ -55,17 +46,17 @@ check_arguments(FunctionCallInfo fcinfo)
 	};
 
 	if (start.name == NULL)
-		refuse("name must not be NULL");
+		mp_refuse_argument("name must not be NULL");
 	if (start.input == NULL)
 		start.input = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	if (!JB_ROOT_IS_OBJECT(start.input))
-		refuse("input must be a JSON object");
+		mp_refuse_argument("input must be a JSON object");
 	if (VARSIZE(start.input) > MP_SAGA_RESULT_BYTES)
-		refuse("input must not be larger than 512 KiB");
+		mp_refuse_argument("input must not be larger than 512 KiB");
 	if (start.key != NULL && (VARSIZE_ANY_EXHDR(start.key) == 0 || VARSIZE_ANY_EXHDR(start.key) > LONGEST_KEY))
-		refuse(psprintf("idempotency_key must have between 1 and %d bytes", LONGEST_KEY));
+		mp_refuse_argument("idempotency_key must have between 1 and %d bytes", LONGEST_KEY);
 	if (VARSIZE_ANY_EXHDR(start.account) == 0 || VARSIZE_ANY_EXHDR(start.account) > 255)
-		refuse("account must have between 1 and 255 bytes");
+		mp_refuse_argument("account must have between 1 and 255 bytes");
 	if (start.hops > mp_max_hops)
 		ereport(ERROR,
 				(errcode(MP_ERRCODE_LOOP),

@@ -26,22 +26,13 @@ PG_FUNCTION_INFO_V1(mp_complete_saga_step);
 PG_FUNCTION_INFO_V1(mp_fail_saga_step);
 PG_FUNCTION_INFO_V1(mp_extend_saga_step);
 
-static void
-refuse(const char *problem)
-{
-	ereport(ERROR,
-			(errcode(MP_ERRCODE_INVALID),
-			 errmsg("MP400: %s", problem),
-			 errhint("retry=no. Correct the argument.")));
-}
-
 static double
 lease_argument(FunctionCallInfo fcinfo, int arg, double otherwise)
 {
 	double		seconds = PG_ARGISNULL(arg) ? otherwise : PG_GETARG_FLOAT8(arg);
 
 	if (!(seconds > 0 && seconds <= LONGEST_LEASE))
-		refuse("lease_seconds must be above 0 and at most 86400");
+		mp_refuse_argument("lease_seconds must be above 0 and at most 86400");
 	return seconds;
 }
 
@@ -216,9 +207,9 @@ mp_claim_saga_steps(PG_FUNCTION_ARGS)
 
 	mp_require_preload();
 	if (PG_ARGISNULL(0))
-		refuse("service must not be NULL");
+		mp_refuse_argument("service must not be NULL");
 	if (most < 1 || most > MOST_STEPS)
-		refuse(psprintf("max_steps must be between 1 and %d", MOST_STEPS));
+		mp_refuse_argument("max_steps must be between 1 and %d", MOST_STEPS);
 	store = mp_begin_rows(fcinfo, &desc);
 	mp_spi_connect();
 	count = find_candidates(account, PG_GETARG_DATUM(0), most, &candidates, &sagas);
@@ -327,10 +318,10 @@ mp_complete_saga_step(PG_FUNCTION_ARGS)
 	MpSagaAttempt attempt = {.outcome = MP_SAGA_OUTCOME_SUCCESS};
 
 	if (PG_ARGISNULL(0))
-		refuse("token must not be NULL");
+		mp_refuse_argument("token must not be NULL");
 	attempt.result = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
 	if (attempt.result != NULL && VARSIZE(attempt.result) > MP_SAGA_RESULT_BYTES)
-		refuse("result must not be larger than 512 KiB");
+		mp_refuse_argument("result must not be larger than 512 KiB");
 	PG_RETURN_TEXT_P(report_by_token(PG_GETARG_UUID_P(0), &attempt));
 }
 
@@ -342,7 +333,7 @@ mp_fail_saga_step(PG_FUNCTION_ARGS)
 	char	   *message = PG_ARGISNULL(2) ? "no message" : text_to_cstring(PG_GETARG_TEXT_PP(2));
 
 	if (PG_ARGISNULL(0))
-		refuse("token must not be NULL");
+		mp_refuse_argument("token must not be NULL");
 	if (strcmp(type, "transient") == 0)
 		attempt.outcome = MP_SAGA_OUTCOME_TRANSIENT;
 	else if (strcmp(type, "permanent") == 0)
@@ -350,9 +341,9 @@ mp_fail_saga_step(PG_FUNCTION_ARGS)
 	else if (strcmp(type, "unknown") == 0)
 		attempt.outcome = MP_SAGA_OUTCOME_UNKNOWN;
 	else
-		refuse("error_type must be transient, permanent or unknown");
+		mp_refuse_argument("error_type must be transient, permanent or unknown");
 	if (strlen(message) > MP_SAGA_MESSAGE_BYTES)
-		refuse(psprintf("error_message must not be longer than %d bytes", MP_SAGA_MESSAGE_BYTES));
+		mp_refuse_argument("error_message must not be longer than %d bytes", MP_SAGA_MESSAGE_BYTES);
 	attempt.error_type = type;
 	attempt.message = message;
 	PG_RETURN_TEXT_P(report_by_token(PG_GETARG_UUID_P(0), &attempt));
@@ -368,7 +359,7 @@ mp_extend_saga_step(PG_FUNCTION_ARGS)
 
 	mp_require_preload();
 	if (PG_ARGISNULL(0))
-		refuse("token must not be NULL");
+		mp_refuse_argument("token must not be NULL");
 	mp_spi_connect();
 	hand = take_by_token(PG_GETARG_UUID_P(0), &step);
 	if (hand != NULL)

@@ -7,6 +7,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -116,6 +117,29 @@ mp_plan_read_latest(MpPlan *plan, Datum *values, const bool *nulls, long max_row
 	result = execute(plan, values, nulls, true, max_rows);
 	PopActiveSnapshot();
 	return result;
+}
+
+void
+mp_refuse_argument(const char *format,...)
+{
+	StringInfoData problem;
+	int			needed;
+
+	initStringInfo(&problem);
+	do
+	{
+		va_list		args;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&problem, format, args);
+		va_end(args);
+		if (needed != 0)
+			enlargeStringInfo(&problem, needed);
+	} while (needed != 0);
+	ereport(ERROR,
+			(errcode(MP_ERRCODE_INVALID),
+			 errmsg("MP400: %s", problem.data),
+			 errhint("retry=no. Correct the argument.")));
 }
 
 Datum

@@ -36,8 +36,8 @@ refuse(const char *problem, const char *hint)
 			 errhint("retry=no. %s", hint)));
 }
 
-static bool
-is_handler(Oid function)
+bool
+mp_is_function_of(Oid function, Oid argument)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc form;
@@ -47,7 +47,7 @@ is_handler(Oid function)
 		return false;
 	form = (Form_pg_proc) GETSTRUCT(tuple);
 	good = form->prokind == PROKIND_FUNCTION && !form->proretset && form->pronargs == 1 &&
-		form->proargtypes.values[0] == mp_event_type() &&
+		form->proargtypes.values[0] == argument &&
 		(form->prorettype == VOIDOID || form->prorettype == JSONBOID);
 	ReleaseSysCache(tuple);
 	return good;
@@ -92,7 +92,7 @@ check_handler(Oid handler, const char *mode)
 	}
 	if (!OidIsValid(handler))
 		refuse("handler must be given", "Only mode pull has none.");
-	if (!is_handler(handler))
+	if (!mp_is_function_of(handler, mp_event_type()))
 		refuse("handler must be a function f(meal_planner.event) that returns void or jsonb",
 			   "Give the signature, as in 'my_handler(meal_planner.event)'.");
 	if (!mp_may_execute(handler, GetUserId()))

@@ -90,7 +90,10 @@ extern MpSubscription *mp_subscription_find(MpSubscriptions *subscriptions, cons
 /* What a handler's search_path has to be; see subscription.c. */
 extern bool mp_path_ends_with_temp(const char *path);
 extern bool mp_handler_sets_path(Oid function);
-extern char *mp_path_of_caller(void);	/* subscribe.c */
+
+/* subscribe.c: whether it is f(argument) that returns void or jsonb; and the search_path to run one with */
+extern bool mp_is_function_of(Oid function, Oid argument);
+extern char *mp_path_of_caller(void);
 
 /* Looks its handler and role up; errors out when one is missing or not allowed. */
 extern void mp_subscription_resolve(MpSubscription *subscription);

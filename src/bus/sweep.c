@@ -86,10 +86,7 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 				 errmsg("MP409: cannot sweep inside a transaction block"),
 				 errhint("retry=no. It commits after every step; call it on its own.")));
 	if (!(max_seconds >= 0 && max_seconds <= 86400))
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_INVALID),
-				 errmsg("MP400: max_seconds must be between 0 and 86400"),
-				 errhint("retry=no. Correct the argument.")));
+		mp_refuse_argument("max_seconds must be between 0 and 86400");
 
 	if (!registered)
 	{
