@@ -31,6 +31,7 @@ COMMENT ON FUNCTION meal_planner.saga_definition_changed() IS
 CREATE TRIGGER saga_definition_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meal_planner.saga_definition
     FOR EACH STATEMENT EXECUTE FUNCTION meal_planner.saga_definition_changed();
+ALTER TABLE meal_planner.saga_definition ENABLE ALWAYS TRIGGER saga_definition_changed;
 
 -- Called by mp_define_saga (C), which has checked everything and knows the caller.
 CREATE FUNCTION meal_planner.save_saga_definition(

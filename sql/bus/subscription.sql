@@ -46,6 +46,7 @@ COMMENT ON FUNCTION meal_planner.subscription_changed() IS
 CREATE TRIGGER subscription_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meal_planner.subscription
     FOR EACH STATEMENT EXECUTE FUNCTION meal_planner.subscription_changed();
+ALTER TABLE meal_planner.subscription ENABLE ALWAYS TRIGGER subscription_changed;
 
 CREATE FUNCTION meal_planner.is_broken(subscription text) RETURNS boolean
 LANGUAGE c VOLATILE STRICT SECURITY DEFINER PARALLEL UNSAFE
@@ -345,3 +346,5 @@ COMMENT ON FUNCTION meal_planner.dispatch() IS
 CREATE TRIGGER dispatch
     AFTER INSERT ON meal_planner.event
     FOR EACH ROW EXECUTE FUNCTION meal_planner.dispatch();
+-- also where a trigger emits that runs for what is replicated
+ALTER TABLE meal_planner.event ENABLE ALWAYS TRIGGER dispatch;

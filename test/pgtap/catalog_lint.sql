@@ -153,7 +153,7 @@ SELECT is_empty($$
 
 -- The dispatch trigger is the log's only one, and fires in the origin role alone.
 SELECT is((SELECT string_agg(t.tgname || ' ' || t.tgenabled::text, ', ') FROM pg_trigger t
-            WHERE t.tgrelid = 'meal_planner.event'::regclass AND NOT t.tgisinternal), 'dispatch O', 'the log has one trigger');
+            WHERE t.tgrelid = 'meal_planner.event'::regclass AND NOT t.tgisinternal), 'dispatch A', 'the log has one trigger');
 SELECT is_empty($$ SELECT oid::regclass FROM relation WHERE relrowsecurity OR relhasrules AND relkind <> 'v' $$, 'no rules, no row security');
 
 -- The install script ----------------------------------------------------------

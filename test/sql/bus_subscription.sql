@@ -230,6 +230,17 @@ SELECT event, string_agg(subscription, ', ' ORDER BY n) AS got FROM seen WHERE e
 SELECT count(mp_unsubscribe(name)) FROM mp_subscriptions WHERE NOT builtin;
 DROP FUNCTION "1 source", "2 any", "3 type", "4 sources", "5 both", "6 prefix", "7 mixed", "8 other";
 
+-- What is emitted where only triggers of replicas fire has its handlers, too, and changes there are noticed.
+SELECT mp_subscribe('replicated', '{"source": ["replica"]}', 'on_b(meal_planner.event)');
+SELECT mp_emit_event('Before', '{}', source => 'replica') IS NOT NULL AS emitted;
+SET session_replication_role = replica;
+SELECT mp_emit_event('Single', '{}', source => 'replica') IS NOT NULL AS emitted;
+SELECT count(*) AS put FROM mp_put_events('[{"Source": "replica", "DetailType": "One", "Detail": "{}"}, {"Source": "replica", "DetailType": "Two", "Detail": "{}"}]');
+SELECT mp_unsubscribe('replicated');
+SELECT mp_emit_event('After', '{}', source => 'replica') IS NOT NULL AS emitted;
+RESET session_replication_role;
+SELECT event FROM seen WHERE event IN ('Before', 'Single', 'One', 'Two', 'After') ORDER BY n;
+
 DROP FUNCTION on_a, on_b, on_null, on_strict, wrong_argument, two_arguments, wrong_result, set_result, on_change, on_down;
 DROP PROCEDURE a_procedure;
 DROP TABLE seen;
