@@ -13,12 +13,12 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tupconvert.h"
+#include "bus/invalidation.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
 #include "pgcompat.h"
 #include "storage/bufmgr.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -40,9 +40,9 @@ is_part_of(const MpBucketTable *table, Oid relation)
 	return false;
 }
 
-/* No catalog access here, see inval.c. */
+/* No catalog access here, see invalidation.h. */
 static void
-forget_buckets(Datum arg pg_attribute_unused(), Oid relation)
+forget_buckets(Oid relation)
 {
 	for (MpBucketTable *table = tables; table != NULL; table = table->next)
 		if (is_part_of(table, relation))
@@ -56,7 +56,7 @@ static void
 hear_of_changes(MpBucketTable *table)
 {
 	if (tables == NULL)
-		CacheRegisterRelcacheCallback(forget_buckets, (Datum) 0);
+		mp_on_relation_change(forget_buckets);
 	for (MpBucketTable *known = tables; known != NULL; known = known->next)
 		if (known == table)
 			return;
@@ -117,7 +117,7 @@ get_to_know(MpBucketTable *table)
 		}
 	}
 	table_close(relation, AccessShareLock);
-	table->known = !table->changed;
+	table->known = !table->changed;	/* last: an error on the way has made nothing known */
 }
 
 bool

@@ -9,11 +9,11 @@
 
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
+#include "bus/invalidation.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -31,7 +31,7 @@ static Oid	owner = InvalidOid;
 
 /* Must not touch a catalog: it runs whenever messages arrive. */
 static void
-forget(Datum arg pg_attribute_unused(), Oid relation)
+forget(Oid relation)
 {
 	if (relation == InvalidOid || relation == event_relation)
 		event_relation = InvalidOid;
@@ -50,7 +50,7 @@ look_up(void)
 		return;
 	if (!registered)
 	{
-		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+		mp_on_relation_change(forget);
 		registered = true;
 	}
 

@@ -19,6 +19,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "bus/dispatch.h"
+#include "bus/invalidation.h"
 #include "bus/partition.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
@@ -27,7 +28,6 @@
 #include "miscadmin.h"
 #include "pgcompat.h"
 #include "utils/acl.h"
-#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -46,7 +46,7 @@ static Leaf leaf;
 
 /* No catalog access here, see inval.c. */
 static void
-forget_leaf(Datum arg pg_attribute_unused(), Oid relation)
+forget_leaf(Oid relation)
 {
 	if (relation == InvalidOid || relation == leaf.relation || relation == leaf.parent)
 		leaf.relation = InvalidOid;
@@ -120,7 +120,7 @@ get_to_know(Relation relation)
 
 	if (!registered)
 	{
-		CacheRegisterRelcacheCallback(forget_leaf, (Datum) 0);
+		mp_on_relation_change(forget_leaf);
 		registered = true;
 	}
 	leaf.relation = RelationGetRelid(relation);

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "bus/bus.h"
 #include "bus/errand.h"
+#include "bus/invalidation.h"
 #include "bus/position.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -24,7 +25,6 @@
 #include "storage/lmgr.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/wait_event.h"
 
@@ -101,7 +101,7 @@ forget_partition_of_subtransaction(SubXactEvent event, SubTransactionId mine pg_
 
 /* A partition that was dropped, with the extension perhaps; no catalog access here. */
 static void
-forget_partition_of_relation(Datum arg pg_attribute_unused(), Oid relation)
+forget_partition_of_relation(Oid relation)
 {
 	if (relation == InvalidOid || relation == partitioned_relation)
 		partition_upper = 0;
@@ -116,7 +116,7 @@ register_callbacks(void)
 		return;
 	RegisterXactCallback(forget_partition, NULL);
 	RegisterSubXactCallback(forget_partition_of_subtransaction, NULL);
-	CacheRegisterRelcacheCallback(forget_partition_of_relation, (Datum) 0);
+	mp_on_relation_change(forget_partition_of_relation);
 	registered = true;
 }
 

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "bus/breaker.h"
 #include "bus/event_json.h"
+#include "bus/invalidation.h"
 #include "bus/json_member.h"
 #include "bus/position.h"
 #include "catalog/namespace.h"
@@ -51,7 +52,7 @@ PG_FUNCTION_INFO_V1(mp_saga_definition_changed);
 
 /* These run whenever messages arrive: no catalog access, no memory. */
 static void
-relation_changed(Datum arg pg_attribute_unused(), Oid relation)
+relation_changed(Oid relation)
 {
 	if (relation == InvalidOid || relation == definition_relation)
 		outdated = true;
@@ -86,7 +87,7 @@ forget_outdated(void)
 
 	if (!registered)
 	{
-		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		mp_on_relation_change(relation_changed);
 		CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, (Datum) 0);
 		RegisterXactCallback(end_of_transaction, NULL);

@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "bus/event_json.h"
+#include "bus/invalidation.h"
 #include "bus/subscription_index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -70,7 +71,7 @@ PG_FUNCTION_INFO_V1(mp_subscription_is_broken);
 
 /* These run whenever messages arrive: no catalog access, no memory. */
 static void
-relation_changed(Datum arg pg_attribute_unused(), Oid relation)
+relation_changed(Oid relation)
 {
 	if (relation == InvalidOid || relation == subscription_relation)
 		generation++;
@@ -107,7 +108,7 @@ register_callbacks(void)
 
 	if (registered)
 		return;
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	mp_on_relation_change(relation_changed);
 	CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, (Datum) 0);
 	RegisterXactCallback(end_of_transaction, NULL);
