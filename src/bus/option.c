@@ -4,9 +4,6 @@
  */
 #include "bus/option.h"
 
-#include "utils/builtins.h"
-#include "utils/float.h"
-
 void
 mp_option_refuse(const char *problem)
 {
@@ -21,8 +18,9 @@ mp_option_set_number(void *structure, const MpNumberOption *option, const MpJson
 {
 	double		number = 0;
 
+	/* of one too large for a double it makes infinity, which no option allows */
 	if (value->kind == MP_JSON_NUMBER)
-		number = DatumGetFloat8(DirectFunctionCall1(float8in, CStringGetDatum(pnstrdup(value->text, value->len))));
+		number = strtod(pnstrdup(value->text, value->len), NULL);
 	if (value->kind != MP_JSON_NUMBER || number < option->low || number > option->high ||
 		(option->integer && number != (int) number))
 		mp_option_refuse(psprintf("%s must be %s between %g and %g", option->name,

@@ -129,6 +129,7 @@ SELECT mp_breaker_report('one', 1, 'fine');
 SELECT mp_breaker_report('one', 1, 'success', -1);
 SELECT mp_breaker_configure('one', '{"failure_treshold": 3}');
 SELECT mp_breaker_configure('one', '{"failure_threshold": 2.5}');
+SELECT mp_breaker_configure('one', '{"open_seconds": 1e400}');
 SELECT mp_breaker_configure('one', '{"window": "both"}');
 SELECT mp_breaker_configure('one', '{"failure_rate": 0.5}');
 SELECT mp_breaker_configure('one', '{"slow_rate": 0.5, "window": "count"}');
