@@ -14,7 +14,7 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_confi
 # Parts of the install script, in the order of their dependencies.
 SQL_BUS = schema error_class event stream idempotency subscription attempt delivery retry_budget \
 	dead_letter alert history unsubscribe saga_lock order claim operation purge replay breaker worker redrive \
-	saga_definition saga saga_step saga_admin alert_view sweep notice retention metrics schedule grant_profile
+	redrive_step saga_definition saga saga_step saga_admin alert_view sweep notice retention metrics schedule grant_profile
 SQL_MEALS = food starter_unit starter_food starter_measure starter_nutrient recipe \
 	nutrition nutrition_goal meal_plan shopping_list meal_plan_saga meals_subscriptions
 SQL_PARTS = sql/head.sql $(SQL_BUS:%=sql/bus/%.sql) $(SQL_MEALS:%=sql/meals/%.sql) sql/bus/privileges.sql
