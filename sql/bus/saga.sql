@@ -115,6 +115,11 @@ AS 'MODULE_PATHNAME', 'mp_sql_saga_claim_lock';
 COMMENT ON FUNCTION meal_planner.saga_claim_lock(text) IS
 'lets workers take sagas of an account one after the other, to the end of the transaction; look after taking it';
 
+CREATE FUNCTION meal_planner.saga_claim_unlock(account text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sql_saga_claim_unlock';
+COMMENT ON FUNCTION meal_planner.saga_claim_unlock(text) IS 'gives the lock of saga_claim_lock back, when nothing was taken under it';
+
 CREATE FUNCTION meal_planner.saga_batch_size() RETURNS int
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_saga_batch_size';
@@ -145,7 +150,11 @@ BEGIN
                  ORDER BY s.account, s.due_at
                  LIMIT coalesce($2, meal_planner.saga_batch_size())
                    FOR UPDATE SKIP LOCKED) p; -- somebody else is at it
-        CONTINUE WHEN taken IS NULL;
+        IF taken IS NULL THEN
+            -- Never two at once: the next worker may go through the accounts in another order.
+            PERFORM meal_planner.saga_claim_unlock(source);
+            CONTINUE;
+        END IF;
         INSERT INTO meal_planner.saga_batch (account, token, sagas) VALUES (source, $1, taken);
         RETURN (source, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint);
     END LOOP;

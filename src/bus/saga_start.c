@@ -22,6 +22,7 @@
 
 PG_FUNCTION_INFO_V1(mp_start_saga);
 PG_FUNCTION_INFO_V1(mp_sql_saga_claim_lock);
+PG_FUNCTION_INFO_V1(mp_sql_saga_claim_unlock);
 
 typedef struct Start
 {
@@ -201,12 +202,26 @@ mp_start_saga(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(id);
 }
 
+static LOCKTAG
+claim_lock_of(Datum account)
+{
+	return mp_lock_of_names("saga_batch", &account, 1);
+}
+
 Datum
 mp_sql_saga_claim_lock(PG_FUNCTION_ARGS)
 {
-	Datum		names[1] = {PG_GETARG_DATUM(0)};
-	LOCKTAG		tag = mp_lock_of_names("saga_batch", names, 1);
+	LOCKTAG		tag = claim_lock_of(PG_GETARG_DATUM(0));
 
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	PG_RETURN_VOID();
+}
+
+Datum
+mp_sql_saga_claim_unlock(PG_FUNCTION_ARGS)
+{
+	LOCKTAG		tag = claim_lock_of(PG_GETARG_DATUM(0));
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
 	PG_RETURN_VOID();
 }
