@@ -137,9 +137,11 @@ DECLARE
     over   record;
 BEGIN
     -- A consumer ends leases when it claims; where none claims any more, this does.
+    -- So who has the order lock, and may take its time, is not waited for.
     FOR over IN
         SELECT DISTINCT c.account, c.subscription FROM meal_planner.consumer_claim c WHERE c.lease_until <= moment
     LOOP
+        CONTINUE WHEN NOT meal_planner.try_order_lock(over.account, over.subscription);
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
     PERFORM meal_planner.release_orphans();
