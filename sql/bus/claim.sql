@@ -83,48 +83,58 @@ COMMENT ON FUNCTION meal_planner.expire_claims(text, text) IS
 'ends the leases of a pull subscription that are over: a failed attempt for every event still held';
 
 -- Deliveries that are due although something of their key is still live are
--- found out here, by whoever claims next, under the order lock.
-CREATE FUNCTION meal_planner.block_due(
+-- found out here, by whoever claims next, under the order lock.  What somebody
+-- else has locked is left to a later claim, and what is looked at is locked: else
+-- one that was passed over could be free a moment later and be taken unseen.
+CREATE FUNCTION meal_planner.due_in_order(
     account text, subscription text, moment timestamptz, first_claim bigint, max_events int, fresh boolean)
-RETURNS void
+RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the index
 AS $$
 #variable_conflict use_column
 DECLARE
-    due   record;
-    found_one boolean;
+    due     record;
+    free    bigint[];
+    blocked boolean;
 BEGIN
     LOOP
-        found_one := false;
+        free := '{}';
+        blocked := false;
         FOR due IN
-            (SELECT d.order_key, d.position FROM meal_planner.delivery d
-              WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
-                AND NOT $6
-              ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
-              LIMIT $5)
+            SELECT a.order_key, a.position
+              FROM (SELECT d.order_key, d.position FROM meal_planner.delivery d
+                     WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
+                       AND NOT $6
+                     ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
+                     LIMIT $5
+                       FOR UPDATE SKIP LOCKED) a
             UNION ALL
-            (SELECT d.order_key, d.position FROM meal_planner.delivery d
-              WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
-                AND d.attempt = 0 AND $6
-              ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
-              LIMIT $5)
+            SELECT f.order_key, f.position
+              FROM (SELECT d.order_key, d.position FROM meal_planner.delivery d
+                     WHERE d.account = $1 AND d.subscription = $2 AND d.token IS NULL AND d.next_attempt_at <= $3
+                       AND d.attempt = 0 AND $6
+                     ORDER BY d.account, d.subscription, d.next_attempt_at, d.position
+                     LIMIT $5
+                       FOR UPDATE SKIP LOCKED) f
         LOOP
             IF meal_planner.must_wait($1, $2, due.order_key, due.position)
                OR EXISTS (SELECT FROM meal_planner.consumer_claim c
                            WHERE c.account = $1 AND c.subscription = $2 AND c.number >= $4
                              AND due.order_key = ANY (c.keys)) THEN
-                PERFORM meal_planner.block_delivery($1, $2, due.order_key, due.position);
-                found_one := true;
+                blocked := meal_planner.block_delivery($1, $2, due.order_key, due.position) OR blocked;
+            ELSE
+                free := free || due.position;
             END IF;
         END LOOP;
-        EXIT WHEN NOT found_one;
+        EXIT WHEN NOT blocked;
     END LOOP;
+    RETURN free;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.block_due(text, text, timestamptz, bigint, int, boolean) IS
-'blocks deliveries of a pull subscription that are due (fresh: of those that are no retries) but must wait for something of their key; under order_lock';
+COMMENT ON FUNCTION meal_planner.due_in_order(text, text, timestamptz, bigint, int, boolean) IS
+'deliveries of a pull subscription that are due (fresh: of those that are no retries) and may be taken, which it locks; those that must wait for something of their key it blocks; under order_lock';
 
 CREATE FUNCTION meal_planner.keys_in_claims(account text, subscription text, first_claim bigint)
 RETURNS TABLE (number bigint, order_key text)

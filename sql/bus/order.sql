@@ -78,14 +78,15 @@ COMMENT ON FUNCTION meal_planner.must_wait(text, text, text, bigint) IS
 'whether a delivery with an order key has to wait for another of its key; ask under order_lock';
 
 CREATE FUNCTION meal_planner.block_delivery(account text, subscription text, order_key text, "position" bigint)
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- in the order of the key's index
 AS $$
 #variable_conflict use_column
 DECLARE
-    due bigint;
+    due     bigint;
+    blocked boolean := false;
 BEGIN
     -- And with it those of its key behind it that are due as well, so that a
     -- long queue is not looked at one by one.  Row by row by their key: a join
@@ -101,11 +102,13 @@ BEGIN
         UPDATE meal_planner.delivery u
            SET next_attempt_at = 'infinity'
          WHERE u.account = $1 AND u.subscription = $2 AND u.position = due;
+        blocked := true;
     END LOOP;
+    RETURN blocked;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.block_delivery(text, text, text, bigint) IS
-'blocks a delivery that is due and must_wait, and those of its key that are due behind it; under order_lock';
+'blocks a delivery that is due and must_wait, and those of its key that are due behind it; under order_lock. False: somebody else has them locked';
 
 CREATE FUNCTION meal_planner.release_key(account text, subscription text, order_key text) RETURNS void
 LANGUAGE plpgsql VOLATILE

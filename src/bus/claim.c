@@ -140,35 +140,18 @@ next_delivery(const Claim *claim)
 	return Min(first_due(claim, true), Max(due, ready_at));
 }
 
-/* Of a key only the first delivery may be taken, and none while a claim holds the key. */
-static void
-block_due(const Claim *claim, const MpCursor *cursor, bool fresh)
-{
-	static MpPlan plan = {
-		.sql = "SELECT meal_planner.block_due($1, $2, $3, $4, $5, $6)",
-	.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, BOOLOID}};
-	Datum		values[6] = {
-		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
-		Int64GetDatum(cursor->first_claim), Int32GetDatum(claim->wanted), BoolGetDatum(fresh)
-	};
-
-	mp_plan_execute(&plan, values, NULL, 1);
-}
-
 /*
  * What was retried, delayed or let go by somebody else, in log order, up to so
- * many; `fresh`: no retries.  Returns how many were taken, *retries how many of
- * these are such.  The subscription is asked for by what was found, or without
- * statistics all deliveries of it might be read for each.
+ * many; `fresh`: no retries.  Of a key only the first delivery may be taken, and
+ * none while a claim holds the key.  Returns how many were taken, *retries how
+ * many of these are such.  The subscription is asked for by what was found, or
+ * without statistics all deliveries of it might be read for each.
  */
 static int
-take_due(Claim *claim, int wanted, bool fresh, int *retries)
+take_due(Claim *claim, const MpCursor *cursor, int wanted, bool fresh, int *retries)
 {
-#define TAKE_DUE(condition) \
-		"WITH due AS MATERIALIZED (SELECT d.subscription, d.position FROM meal_planner.delivery d" \
-		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2" \
-		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3" condition \
-		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position LIMIT $4 FOR UPDATE SKIP LOCKED)," \
+#define TAKE(due) \
+		"WITH due AS MATERIALIZED (" due " LIMIT $4)," \
 		" taken AS (UPDATE meal_planner.delivery u" \
 		" SET token = $5, attempt = u.attempt OPERATOR(pg_catalog.+) 1 FROM due" \
 		" WHERE u.account OPERATOR(pg_catalog.=) $1 AND u.subscription OPERATOR(pg_catalog.=) due.subscription" \
@@ -176,21 +159,31 @@ take_due(Claim *claim, int wanted, bool fresh, int *retries)
 		" SELECT " MP_EVENT_COLUMN_LIST ", t.attempt, t.detail, t.replay_name FROM taken t CROSS JOIN LATERAL" \
 		" (SELECT e.* FROM meal_planner.event e WHERE e.account OPERATOR(pg_catalog.=) $1" \
 		" AND e.position OPERATOR(pg_catalog.=) t.position LIMIT 1) e ORDER BY t.position"
+#define TAKE_DUE(condition) TAKE( \
+		"SELECT d.subscription, d.position FROM meal_planner.delivery d" \
+		" WHERE d.account OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) $2" \
+		" AND d.token IS NULL AND d.next_attempt_at OPERATOR(pg_catalog.<=) $3" condition \
+		" ORDER BY d.account, d.subscription, d.next_attempt_at, d.position FOR UPDATE SKIP LOCKED")
 	static MpPlan all = {
 		.sql = TAKE_DUE(""), .types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true
 	};
 	static MpPlan fresh_only = {
 		.sql = TAKE_DUE(IS_FRESH), .types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID}, .in_index_order = true
 	};
-	Datum		values[5] = {
+	static MpPlan in_order = {
+		.sql = TAKE("SELECT $2 AS subscription, p.position"
+					" FROM pg_catalog.unnest(meal_planner.due_in_order($1, $2, $3, $6, $4, $7)) p (position)"),
+		.types = {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID, BOOLOID}, .in_index_order = true
+	};
+	Datum		values[7] = {
 		PointerGetDatum(claim->account), claim->name, TimestampTzGetDatum(claim->now),
-		Int32GetDatum(wanted), Int64GetDatum(0)
+		Int32GetDatum(wanted), Int64GetDatum(0), Int64GetDatum(cursor->first_claim), BoolGetDatum(fresh)
 	};
 
 	*retries = 0;
 	begin_taking(claim);
 	values[4] = Int64GetDatum(claim->number);
-	mp_plan_execute(fresh ? &fresh_only : &all, values, NULL, 0);
+	mp_plan_execute(claim->keys.table != NULL ? &in_order : fresh ? &fresh_only : &all, values, NULL, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -228,9 +221,7 @@ take_deliveries(Claim *claim, const MpCursor *cursor)
 
 		fresh = tokens == 0;
 		wanted = fresh ? claim->wanted : tokens;
-		if (claim->keys.table != NULL)
-			block_due(claim, cursor, fresh);
-		taken = take_due(claim, wanted, fresh, &retries);
+		taken = take_due(claim, cursor, wanted, fresh, &retries);
 		mp_retry_budget_give_back(claim->subscription, tokens - retries);
 	}
 }
