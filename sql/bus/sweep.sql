@@ -144,6 +144,7 @@ BEGIN
         CONTINUE WHEN NOT meal_planner.try_order_lock(over.account, over.subscription);
         PERFORM meal_planner.expire_claims(over.account, over.subscription);
     END LOOP;
+    PERFORM meal_planner.end_unsubscribed();
     PERFORM meal_planner.release_orphans();
     PERFORM meal_planner.check_memory_of_keys();
     -- last, since it locks the default partition to the end of the transaction
@@ -157,7 +158,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, releases orphans of an order and sees that keys are remembered long enough';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, sees to deliveries whose subscription is gone and to orphans of an order, and that keys are remembered long enough';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER

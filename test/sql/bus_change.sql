@@ -123,6 +123,18 @@ SELECT emit(-2, -2);
 SELECT mp_replay_dlq(id) FROM mp_dlq WHERE event -> 'detail' ->> 'n' = '-1';
 SELECT mp_unsubscribe('s', 'discard');
 SELECT event -> 'detail' ->> 'n' AS event, reason, status FROM mp_dlq ORDER BY event_id;
+-- What was settled long ago comes again by a replay of the log, and fails: it is dead once more, as if it were new.
+SELECT become('inline');
+SELECT emit(24, 24), emit(-3, -3);
+SELECT mp_send_to_dlq(id, 'permanent', 'by hand', 2, 's') IS NOT NULL AS sent FROM meal_planner.event WHERE detail ->> 'n' IN ('24', '-3');
+SELECT mp_discard_dlq(id, 'not needed') FROM mp_dlq WHERE event -> 'detail' ->> 'n' IN ('24', '-3');
+SELECT mp_replay('s', pattern => '{"detail": {"n": [-3]}}');
+CALL mp_sweep();
+SELECT mp_unsubscribe('s');
+SELECT event -> 'detail' ->> 'n' AS event, reason, sqlstate, retry_count, status, settled_at IS NULL AS open, discard_reason,
+       (SELECT array_agg(a.verdict ORDER BY a.number) FROM mp_attempts a WHERE a.dlq_id = d.id) AS attempts
+  FROM mp_dlq d WHERE event -> 'detail' ->> 'n' IN ('24', '-3') ORDER BY event_id;
+SELECT count(*) AS left FROM meal_planner.delivery;
 SELECT become('inline');
 SELECT mp_unsubscribe('s', 'refuse');
 
