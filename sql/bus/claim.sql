@@ -177,7 +177,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION meal_planner.release_keys(text, text, text[]) IS
-'makes the next delivery of each of these keys due; call it after a claim that held them has ended';
+'makes the next delivery of each of these keys due; call it after the claim or the sagas that held them have ended';
 
 -- A lease that is over is a failed attempt of every event it still held.  The
 -- first attempt of an event is a row only now; the others are deliveries already.

@@ -87,46 +87,62 @@ $$;
 COMMENT ON FUNCTION meal_planner.pass_saga_name(text, text) IS
 'gives a name that nobody holds to the saga that has waited longest, and with it what else that waits for as far as it is free; under try_saga_name_lock. False: it could not be decided now';
 
-CREATE FUNCTION meal_planner.release_saga_locks() RETURNS void
+CREATE FUNCTION meal_planner.release_saga_locks() RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off -- by the index
 AS $$
 DECLARE
     gone    meal_planner.saga_lock;
+    source  text := '';
     queue   text;
+    names   text[];
+    sagas   uuid[];
     settled boolean;
+    passed  int := 0;
+    moved   boolean := false;
 BEGIN
+    -- A hundred of those about which nobody else is deciding; what cannot be
+    -- decided is tried again at the next look.
     FOR gone IN
-        SELECT * FROM meal_planner.saga_lock k WHERE k.state = 'released'
+        SELECT * FROM meal_planner.saga_lock k
+         WHERE k.state = 'released' AND meal_planner.try_saga_name_lock(k.account, k.name)
          ORDER BY k.account, k.name LIMIT 100 FOR UPDATE SKIP LOCKED
     LOOP
-        -- What cannot be decided is tried again at the next look.
-        CONTINUE WHEN NOT meal_planner.try_saga_name_lock(gone.account, gone.name);
         CONTINUE WHEN NOT meal_planner.pass_saga_name(gone.account, gone.name);
         UPDATE meal_planner.saga_lock k SET state = 'passed'
          WHERE k.account = gone.account AND k.name = gone.name AND k.saga_id = gone.saga_id;
+        moved := true;
     END LOOP;
-    -- Apart from that, since whoever emits and takes its time holds up the events
-    -- of many names, but no saga.
-    FOR gone IN
-        SELECT * FROM meal_planner.saga_lock k WHERE k.state = 'passed'
-         ORDER BY k.account, k.name LIMIT 100 FOR UPDATE SKIP LOCKED
-    LOOP
+    -- Apart from that, and account by account, since whoever has an order lock and
+    -- takes its time holds up the events of many names, but no saga, nor the events
+    -- of another account.
+    WHILE passed < 100 LOOP
+        SELECT k.account INTO source FROM meal_planner.saga_lock k
+         WHERE k.state = 'passed' AND k.account > source ORDER BY k.account LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        SELECT array_agg(p.name), array_agg(p.saga_id) INTO names, sagas
+          FROM (SELECT k.name, k.saga_id FROM meal_planner.saga_lock k
+                 WHERE k.account = source AND k.state = 'passed'
+                 ORDER BY k.account, k.name LIMIT 100 FOR UPDATE SKIP LOCKED) p;
+        CONTINUE WHEN names IS NULL; -- another sweep is at it
         settled := true;
         FOR queue IN SELECT s.name FROM meal_planner.subscription s WHERE s.options ? 'order_key' LOOP
-            IF meal_planner.try_order_lock(gone.account, queue) THEN
-                PERFORM meal_planner.release_key(gone.account, queue, gone.name);
+            IF meal_planner.try_order_lock(source, queue) THEN
+                PERFORM meal_planner.release_keys(source, queue, names);
             ELSE
                 settled := false;
             END IF;
         END LOOP;
         IF settled THEN
             DELETE FROM meal_planner.saga_lock k
-             WHERE k.account = gone.account AND k.name = gone.name AND k.saga_id = gone.saga_id;
+             USING unnest(names, sagas) u (name, saga_id)
+             WHERE k.account = source AND k.name = u.name AND k.saga_id = u.saga_id;
+            passed := passed + cardinality(names);
         END IF;
     END LOOP;
+    RETURN moved OR passed > 0;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.release_saga_locks() IS
-'lets sagas and events go on that have waited for names which sagas held that have ended';
+'lets sagas and events go on that have waited for names which sagas held that have ended, of about a hundred names; false: there were none';
