@@ -44,7 +44,7 @@ CREATE FUNCTION @extschema@.mp_migrate_saga(saga_id uuid, version int, account t
 LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_migrate_saga';
 COMMENT ON FUNCTION @extschema@.mp_migrate_saga(uuid, int, text) IS
-'moves a saga to another version of its definition, while none of its steps is running. What has begun must be there under its name, of the same kind, and nothing that comes before it may be new. Returns its state. MP404, MP409 naming what does not fit';
+'moves a saga to another version of its definition, while none of its steps is running. What has begun must be there under its name, of the same kind, and nothing that comes before it may be new; the names that it holds must be the same. Returns its state. MP404, MP409 naming what does not fit';
 
 CREATE FUNCTION @extschema@.mp_drop_saga(name text, version int) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

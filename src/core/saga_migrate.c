@@ -29,6 +29,21 @@ difference(const MpSagaDefinition *from, int old, const MpSagaDefinition *to, in
 	return NULL;
 }
 
+/* Does the second hold all that the first does? */
+static bool
+holds_as_much(const MpSagaDefinition *first, const MpSagaDefinition *second)
+{
+	bool		found = true;
+
+	for (int i = 0; i < first->lock_count && found; i++)
+	{
+		found = false;
+		for (int n = 0; n < second->lock_count && !found; n++)
+			found = strcmp(first->locks[i], second->locks[n]) == 0;
+	}
+	return found;
+}
+
 MpSagaAnswer
 mp_saga_migrate(const MpSagaDefinition *from, const MpSaga *saga, const MpSagaDefinition *to, MpSaga *migrated,
 				MpSagaError *error)
@@ -41,6 +56,9 @@ mp_saga_migrate(const MpSagaDefinition *from, const MpSaga *saga, const MpSagaDe
 		return MP_SAGA_ENDED;
 	if ((next.in_flight | next.undo_in_flight) != 0)
 		return MP_SAGA_IN_FLIGHT;
+	/* it has them from its start to its end */
+	if (!holds_as_much(from, to) || !holds_as_much(to, from))
+		return refuse(error, -1, NULL, "it would hold other names");
 	mp_saga_init(to, migrated);
 	migrated->cause = saga->cause;
 	migrated->back = saga->back;

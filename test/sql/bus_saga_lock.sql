@@ -105,5 +105,19 @@ CALL mp_sweep();
 SELECT work('C'), work('D');
 CALL mp_sweep();
 :locks
+
+-- Its names are those of its start: it cannot go on as a version that holds others, or none, and would never give them back.
+SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "service": "work"}], "locks": ["plan:{input.plan}", "list:{input.plan}"]}');
+SELECT mp_start_saga('x', '{"is": "H", "plan": 5}') AS h \gset
+SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "service": "work"}], "locks": ["plan:{input.plan}", "cook:{input.plan}"]}');
+SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "service": "work"}]}');
+SELECT mp_define_saga('x', '{"steps": [{"name": "a", "kind": "pivot", "service": "work"}], "locks": ["list:{input.plan}", "plan:{input.plan}"], "deadline_seconds": 60}');
+SELECT mp_migrate_saga(:'h', 2);
+SELECT mp_migrate_saga(:'h', 3);
+SELECT mp_migrate_saga(:'h', 4);
+CALL mp_sweep();
+SELECT work('H');
+CALL mp_sweep();
+SELECT count(*) AS locks FROM meal_planner.saga_lock WHERE saga_id = :'h';
 DROP TABLE plan_seen;
 DROP FUNCTION change_plan(text, int), claim_pulled(), work(text);
