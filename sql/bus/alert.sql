@@ -106,7 +106,7 @@ BEGIN
     INSERT INTO meal_planner.acknowledgement AS k
            (account, kind, subscription, error, since, entries, at, by_role, reason)
     VALUES (storm.account, storm.kind, storm.subscription, storm.error, storm.since, seen,
-            meal_planner.clock(), session_user, $2)
+            meal_planner.clock(), meal_planner.caller(), $2)
     ON CONFLICT (account, kind, subscription, error, since) DO UPDATE
        SET entries = excluded.entries, at = excluded.at, by_role = excluded.by_role, reason = excluded.reason
      WHERE k.entries < excluded.entries;

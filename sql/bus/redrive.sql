@@ -292,7 +292,7 @@ BEGIN
             created_at, ended_at)
     VALUES (redrive, f, forced, $2, coalesce($4, 0), dead_by, total, coalesce($4, 0) > 0 AND total > 0, moment,
             CASE WHEN total > 0 THEN 'running' ELSE 'done' END, moment,
-            coalesce(nullif(current_setting('role'), 'none'), session_user), $7, moment,
+            meal_planner.caller(), $7, moment,
             CASE WHEN total = 0 THEN moment END);
     RETURN jsonb_build_object('dry_run', false, 'id', redrive, 'letters', total,
                               'state', CASE WHEN total > 0 THEN 'running' ELSE 'done' END);
@@ -340,7 +340,7 @@ BEGIN
     END IF;
     UPDATE meal_planner.redrive r
        SET state = $3, state_reason = $4, state_at = meal_planner.clock(),
-           state_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
+           state_by = meal_planner.caller()
      WHERE r.id = $1;
     RETURN true;
 END

@@ -34,3 +34,10 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_next_position';
 COMMENT ON FUNCTION meal_planner.next_position() IS
 'a new number from the position clock, for ids of rows that are not events (dead letters, alerts, workers)';
+
+CREATE FUNCTION meal_planner.caller() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(nullif(current_setting('role'), 'none'), session_user) $$;
+COMMENT ON FUNCTION meal_planner.caller() IS
+'the role that calls, to be noted down: that of SET ROLE or the session''s, never the owner of a function in between';

@@ -43,9 +43,15 @@ SELECT mp_unsubscribe('other');
 
 -- Acknowledged: the next one is a new alert.  The letters stay.
 SELECT id AS alert FROM mp_alerts WHERE subscription = 'orders' AND account = 'local' AND error = '22012' \gset
+CREATE ROLE regress_operator;
+SELECT mp_grant('regress_operator', 'operator');
+SET ROLE regress_operator;
 SELECT mp_acknowledge_alert(:alert, 'the cook knows');
 SELECT mp_acknowledge_alert(:alert);
-SELECT entries, waiting, acknowledged_by = session_user AS by_me, acknowledged_reason FROM mp_alerts WHERE id = :alert;
+RESET ROLE;
+DROP OWNED BY regress_operator;
+DROP ROLE regress_operator;
+SELECT entries, waiting, acknowledged_by, acknowledged_reason FROM mp_alerts WHERE id = :alert;
 SELECT emit_orders(10, 11, '22012');
 SELECT entries, waiting, acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts
  WHERE subscription = 'orders' AND account = 'local' AND error = '22012' ORDER BY id;
@@ -66,7 +72,7 @@ SELECT a.account, meal_planner.next_position(), a.kind, a.subscription, a.error,
   FROM meal_planner.alert a WHERE a.id = :alert;
 SELECT entries, acknowledged_at IS NOT NULL AS acknowledged FROM mp_alerts WHERE id = :alert;
 SELECT mp_acknowledge_alert(:alert, 'that one too');
-SELECT entries, acknowledged_reason FROM mp_alerts WHERE id = :alert;
+SELECT entries, acknowledged_by = session_user AS by_me, acknowledged_reason FROM mp_alerts WHERE id = :alert;
 DELETE FROM meal_planner.alert WHERE message = 'late';
 
 -- An hour later: a new alert, although nobody has acknowledged the last.
