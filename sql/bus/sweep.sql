@@ -73,19 +73,23 @@ BEGIN
         PERFORM meal_planner.reap_dead_sagas();
     END IF;
     let_on := meal_planner.release_saga_locks();
-    claimed := meal_planner.claim_delivery(token);
-    -- None of the others keeps another one waiting for ever.
-    IF claimed.account IS NULL THEN
-        turn := meal_planner.sweep_turn();
-        FOR n IN 0 .. 3 LOOP
-            CASE (turn + n) % 4
-                WHEN 0 THEN claimed := meal_planner.claim_redrive();
-                WHEN 1 THEN claimed := meal_planner.claim_batch(token);
-                WHEN 2 THEN claimed := meal_planner.claim_replay(token);
-                ELSE claimed := meal_planner.claim_sagas(token);
-            END CASE;
-            EXIT WHEN claimed.account IS NOT NULL;
-        END LOOP;
+    -- Deliveries first, as they have waited already; but one time in eight the
+    -- others, of which none keeps another one waiting for ever, nor do deliveries.
+    turn := meal_planner.sweep_turn();
+    IF turn % 8 <> 0 THEN
+        claimed := meal_planner.claim_delivery(token);
+    END IF;
+    FOR n IN 0 .. 3 LOOP
+        EXIT WHEN claimed.account IS NOT NULL;
+        CASE (turn + turn / 8 + n) % 4
+            WHEN 0 THEN claimed := meal_planner.claim_redrive();
+            WHEN 1 THEN claimed := meal_planner.claim_batch(token);
+            WHEN 2 THEN claimed := meal_planner.claim_replay(token);
+            ELSE claimed := meal_planner.claim_sagas(token);
+        END CASE;
+    END LOOP;
+    IF claimed.account IS NULL AND turn % 8 = 0 THEN
+        claimed := meal_planner.claim_delivery(token);
     END IF;
     PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
     IF claimed.account IS NULL AND let_on THEN

@@ -26,7 +26,7 @@
 static int64 my_token = 0;
 static LOCKTAG my_lock;
 static TimestampTz deadline = 0;	/* of the wall clock; 0: none */
-static int	turn = 0;			/* 0..3: each of four kinds of work can be first */
+static int	turn = 0;			/* 0..31: each of four kinds of work is first in one of eight */
 static TimestampTz next_chores = 0;
 
 PG_FUNCTION_INFO_V1(mp_sweep_begin);
@@ -129,7 +129,7 @@ mp_sweep_time_left(PG_FUNCTION_ARGS pg_attribute_unused())
 Datum
 mp_sweep_turn(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	turn = (turn + 1) % 4;
+	turn = (turn + 1) % 32;
 	PG_RETURN_INT32(turn);
 }
 

@@ -215,6 +215,23 @@ SELECT count(*) BETWEEN 0 AND 49 AS few
 SELECT mp_discard_dlq(id, 'test') FROM mp_dlq WHERE subscription = 'batch';
 SELECT mp_unsubscribe('batch'), mp_unsubscribe('w');
 
+-- Very many deliveries are due: what else there is comes among them, and not after the last.
+CREATE TABLE course (n serial, what text);
+CREATE FUNCTION on_course(e meal_planner.event) RETURNS void LANGUAGE sql AS $$ INSERT INTO course (what) VALUES (e.detail_type) $$;
+CREATE FUNCTION step_course(s jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO course (what) VALUES ('saga') $$;
+SELECT mp_subscribe('late', '{"detail-type": ["late"]}', 'on_course(meal_planner.event)'), mp_pause_subscription('late');
+SELECT count(mp_emit_event('late', '{}')) FROM generate_series(1, 30);
+SELECT mp_resume_subscription('late');
+SELECT mp_subscribe('new', '{"detail-type": ["new"]}', 'on_course(meal_planner.event)', 'worker');
+SELECT mp_emit_event('new', '{}') IS NOT NULL AS emitted;
+SELECT mp_define_saga('course', '{"steps": [{"name": "a", "kind": "pivot", "run": "step_course(jsonb)"}]}');
+SELECT mp_start_saga('course', '{}') IS NOT NULL AS started;
+CALL mp_sweep();
+SELECT what, count(*), min(n) FROM course GROUP BY what ORDER BY what;
+SELECT mp_unsubscribe('late'), mp_unsubscribe('new');
+DROP TABLE course;
+DROP FUNCTION on_course, step_course;
+
 -- Sweeps by hand: not within a transaction, and with sensible arguments.
 BEGIN;
 CALL mp_sweep();
