@@ -5,36 +5,18 @@
  * The input is lines: detail type, source, time, detail (which is all the rest).
  */
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/document.h"
 #include "core/envelope.h"
+#include "law.h"
 
-#define LAW(condition) \
-	do { \
-		if (!(condition)) \
-		{ \
-			fprintf(stderr, "law broken: %s (line %d)\n", #condition, __LINE__); \
-			abort(); \
-		} \
-	} while (0)
-
-/* Cuts the next line off; what is missing is empty. */
+/* What is missing is empty. */
 static MpEnvelopeText
-next_line(const char **p, const char *end)
+next_text(const char **at, size_t *left)
 {
-	const char *start = *p;
-	const char *stop = start < end ? memchr(start, '\n', (size_t) (end - start)) : NULL;
+	Part		part = next_part(at, left);
 
-	if (stop == NULL)
-	{
-		*p = end;
-		return (MpEnvelopeText) {start, (size_t) (end - start)};
-	}
-	*p = stop + 1;
-	return (MpEnvelopeText) {start, (size_t) (stop - start)};
+	return (MpEnvelopeText) {part.text, part.len};
 }
 
 /* A time in its one canonical form leads to the same instant. */
@@ -88,21 +70,21 @@ int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const char *p = size > 0 ? (const char *) data : "";
-	const char *end = p + size;
+	const char *at = size > 0 ? (const char *) data : "";
+	size_t		left = size;
 	MpEnvelopeText time;
 	MpEnvelope	envelope = {0};
 	MpEnvelopeError error = {0};
 	MpDocumentError document_error;
 
-	envelope.detail_type = next_line(&p, end);
-	envelope.source = next_line(&p, end);
-	time = next_line(&p, end);
+	envelope.detail_type = next_text(&at, &left);
+	envelope.source = next_text(&at, &left);
+	time = next_text(&at, &left);
 	check_time(time);
 
 	memset(&document_error, 0, sizeof(document_error));
-	envelope.detail_bytes = (size_t) (end - p);
-	envelope.detail_is_object = mp_document_check(p, envelope.detail_bytes, 4096, 16,
+	envelope.detail_bytes = left;
+	envelope.detail_is_object = mp_document_check(at, envelope.detail_bytes, 4096, 16,
 												  &document_error);
 	if (!envelope.detail_is_object)
 	{

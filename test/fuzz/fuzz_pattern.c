@@ -13,22 +13,10 @@
  *	 does, an event with another string there does not match.
  */
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/pattern.h"
 #include "json_tree.h"
-
-/* Ends the run as a crash does; the input is then kept. */
-#define LAW(condition) \
-	do { \
-		if (!(condition)) \
-		{ \
-			fprintf(stderr, "law broken: %s (line %d)\n", #condition, __LINE__); \
-			abort(); \
-		} \
-	} while (0)
+#include "law.h"
 
 static const MpPattern *
 compile(const JsonTree *tree, TestArena *arena, MpPatternError *error)
@@ -157,21 +145,18 @@ int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const char *text = (const char *) data;
-	const char *end = size > 0 ? memchr(text, '\n', size) : NULL;
-	JsonTree   *pattern_tree;
-	JsonTree   *event = NULL;
-	size_t		pattern_len = end != NULL ? (size_t) (end - text) : size;
+	const char *at = (const char *) data;
+	Part		text = next_part(&at, &size);
+	JsonTree   *pattern_tree = json_tree_parse(text.text, text.len);
+	JsonTree   *event;
 	TestArena	arena;
 	MpPatternError errors[2];
 	const MpPattern *pattern;
 	const MpPattern *again;
 
-	pattern_tree = json_tree_parse(text, pattern_len);
 	if (pattern_tree == NULL)
 		return 0;
-	if (end != NULL)
-		event = json_tree_parse(end + 1, size - pattern_len - 1);
+	event = json_tree_parse(at, size);
 
 	test_arena_init(&arena);
 	pattern = compile(pattern_tree, &arena, &errors[0]);
@@ -182,7 +167,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	json_tree_free(pattern_tree);
 
 	if (pattern != NULL && event != NULL)
-		check_laws(pattern, text, pattern_len, event, end + 1, size - pattern_len - 1);
+		check_laws(pattern, text.text, text.len, event, at, size);
 	test_arena_free(&arena);
 	json_tree_free(event);
 	return 0;

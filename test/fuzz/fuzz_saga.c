@@ -11,40 +11,10 @@
  * - once nothing fails any more, whatever can be read comes to rest.
  */
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/saga.h"
-#include "json_tree.h"
-
-/* Ends the run as a crash does; the input is then kept. */
-#define LAW(condition) \
-	do { \
-		if (!(condition)) \
-		{ \
-			fprintf(stderr, "law broken: %s (line %d)\n", #condition, __LINE__); \
-			abort(); \
-		} \
-	} while (0)
-
-typedef struct Part
-{
-	const char *text;
-	size_t		len;
-} Part;
-
-static Part
-next_part(const char **at, size_t *left)
-{
-	const char *end = *left == 0 ? NULL : memchr(*at, '\n', *left);
-	Part		part = {*at, end == NULL ? *left : (size_t) (end - *at)};
-	size_t		used = end == NULL ? *left : part.len + 1;
-
-	*at += used;
-	*left -= used;
-	return part;
-}
+#include "law.h"
+#include "saga_run.h"
 
 static const MpSagaDefinition *
 compile(const JsonTree *tree, TestArena *arena, MpSagaError *error)
@@ -149,21 +119,10 @@ check_rest(const MpSagaDefinition *d, MpSaga saga)
 {
 	for (int calls = 0; calls < 4 * MP_SAGA_MAX_STEPS + 10; calls++)
 	{
-		MpSagaNext	next = mp_saga_next(d, &saga);
-		MpSagaSteps begin = saga.back ? next.undo : next.forward;
-		MpSagaSteps in_flight = next.in_flight | next.undo_in_flight;
+		const char *broken;
 
-		if (in_flight != 0)
-		{
-			MpSagaReport report = {.step = __builtin_ctzll(in_flight)};
-			MpSagaSettled settled;
-
-			report.undo = (next.undo_in_flight & MP_SAGA_STEP(report.step)) != 0;
-			report.run = saga.step[report.step].run;
-			LAW(mp_saga_report(d, &saga, &report, &settled) == MP_SAGA_OK);
-		}
-		else if (begin != 0)
-			LAW(mp_saga_begin(d, &saga, __builtin_ctzll(begin), saga.back) == MP_SAGA_OK);
+		if (saga_go_on(d, &saga, &broken))
+			LAW(broken == NULL);
 		else if (mp_saga_retry(d, &saga, ~UINT64_C(0)) != MP_SAGA_OK)
 			return;
 	}

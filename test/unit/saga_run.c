@@ -36,6 +36,20 @@ saga_compile(const char *text, TestArena *arena, MpSagaError *error)
 	return definition;
 }
 
+const MpSagaDefinition *
+saga_must_compile(const char *text, TestArena *arena)
+{
+	MpSagaError error;
+	const MpSagaDefinition *definition = saga_compile(text, arena, &error);
+
+	if (definition == NULL)
+	{
+		fprintf(stderr, "%s: %s\n", text, error.message);
+		abort();
+	}
+	return definition;
+}
+
 static MpSagaOutcome
 outcome_of(const char *word)
 {
@@ -81,6 +95,34 @@ saga_do(const MpSagaDefinition *definition, MpSaga *saga, const char *what)
 	if (strcmp(verb, "skip") == 0)
 		return mp_saga_skip(definition, saga, step);
 	abort();
+}
+
+bool
+saga_go_on(const MpSagaDefinition *definition, MpSaga *saga, const char **broken)
+{
+	MpSagaNext	next = mp_saga_next(definition, saga);
+	MpSagaSteps begin = saga->back ? next.undo : next.forward;
+	MpSagaSteps in_flight = next.in_flight | next.undo_in_flight;
+
+	*broken = NULL;
+	if (in_flight != 0)
+	{
+		MpSagaSettled settled;
+		MpSagaReport report = {.step = __builtin_ctzll(in_flight),.outcome = MP_SAGA_OUTCOME_SUCCESS};
+
+		report.undo = (next.undo_in_flight & MP_SAGA_STEP(report.step)) != 0;
+		report.run = saga->step[report.step].run;
+		if (mp_saga_report(definition, saga, &report, &settled) != MP_SAGA_OK)
+			*broken = "an attempt in flight cannot be reported";
+		return true;
+	}
+	if (begin != 0)
+	{
+		if (mp_saga_begin(definition, saga, __builtin_ctzll(begin), saga->back) != MP_SAGA_OK)
+			*broken = "what may begin cannot";
+		return true;
+	}
+	return false;
 }
 
 static bool

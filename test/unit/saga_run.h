@@ -11,6 +11,9 @@
 /* Of a text with ' for ", so that it can be read; NULL: *error says why. */
 extern const MpSagaDefinition *saga_compile(const char *text, TestArena *arena, MpSagaError *error);
 
+/* Of one that is known to be right; ends the program when it is not. */
+extern const MpSagaDefinition *saga_must_compile(const char *text, TestArena *arena);
+
 /* The meal plan of the issue, 4 behind 3 and 4 beside 3; each step is tried at most twice. */
 #define POLICY		"'retry':{'max_attempts':2},'undo_retry':{'max_attempts':2}"
 #define CREATE_PLAN "{'name':'create plan','kind':'compensatable','run':'f(jsonb)','undo':'g(jsonb)'," POLICY "}"
@@ -49,6 +52,12 @@ extern const MpSagaDefinition *saga_compile(const char *text, TestArena *arena, 
  * count from 0.
  */
 extern MpSagaAnswer saga_do(const MpSagaDefinition *definition, MpSaga *saga, const char *what);
+
+/*
+ * When nothing fails any more: what is in flight succeeds, or else something
+ * begins.  False when neither can be.  *broken: NULL, or what should not be.
+ */
+extern bool saga_go_on(const MpSagaDefinition *definition, MpSaga *saga, const char **broken);
 
 /*
  * The laws that hold for every instance, whatever happened to it.  NULL, or the

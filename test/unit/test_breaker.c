@@ -357,17 +357,26 @@ calls_that_were_out_when_it_opened_are_late(void **state)
 	assert_int_equal(s.breaker.consecutive, 0);
 }
 
-static void
-a_rate_by_count(void **state)
+/* Only the rate of a window opens it: half of at least so many calls. */
+static Scene
+scene_with_a_rate(MpBreakerWindow window, int minimum_calls)
 {
 	Scene		s = scene();
 
-	(void) state;
 	s.config.failure_threshold = 0;
-	s.config.window = MP_WINDOW_COUNT;
+	s.config.window = window;
 	s.config.window_size = 10;
-	s.config.minimum_calls = 4;
+	s.config.minimum_calls = minimum_calls;
 	s.config.failure_rate = 0.5;
+	return s;
+}
+
+static void
+a_rate_by_count(void **state)
+{
+	Scene		s = scene_with_a_rate(MP_WINDOW_COUNT, 4);
+
+	(void) state;
 	fail_times(&s, 3);
 	assert_int_equal(s.breaker.state, MP_BREAKER_CLOSED);
 	/* the fourth call makes it enough, although it succeeds */
@@ -376,9 +385,7 @@ a_rate_by_count(void **state)
 	assert_int_equal(s.steps.step[0].reason, MP_REASON_FAILURE_RATE);
 
 	/* what leaves the window counts no more */
-	s = (Scene) {.config = s.config, .now = START};
-	mp_breaker_init(&s.breaker, EPOCH, START);
-	s.config.minimum_calls = 10;
+	s = scene_with_a_rate(MP_WINDOW_COUNT, 10);
 	fail_times(&s, 4);
 	for (int i = 0; i < 6; i++)
 		call(&s, MP_OUTCOME_SUCCESS);
@@ -396,14 +403,9 @@ a_rate_by_count(void **state)
 static void
 a_rate_by_time(void **state)
 {
-	Scene		s = scene();
+	Scene		s = scene_with_a_rate(MP_WINDOW_TIME, 4);
 
 	(void) state;
-	s.config.failure_threshold = 0;
-	s.config.window = MP_WINDOW_TIME;
-	s.config.window_size = 10;
-	s.config.minimum_calls = 4;
-	s.config.failure_rate = 0.5;
 	fail_times(&s, 3);
 	s.now += 11 * SECOND;
 	fail_times(&s, 3);

@@ -24,14 +24,13 @@ typedef struct Row
 	MpSagaState state;
 } Row;
 
+/* The rows of a test, to the first without a definition. */
 static void
-check_rows(const Row *rows, size_t count)
+check_rows(void **state)
 {
-	for (size_t i = 0; i < count; i++)
+	for (const Row *row = *state; row->definition != NULL; row++)
 	{
-		const Row  *row = &rows[i];
 		TestArena	arena;
-		MpSagaError error;
 		const MpSagaDefinition *definition;
 		MpSaga		before;
 		MpSaga		saga;
@@ -40,9 +39,7 @@ check_rows(const Row *rows, size_t count)
 		const char *broken;
 
 		test_arena_init(&arena);
-		definition = saga_compile(row->definition, &arena, &error);
-		if (definition == NULL)
-			fail_msg("%s", error.message);
+		definition = saga_must_compile(row->definition, &arena);
 		if (!mp_saga_read(definition, row->from, &saga))
 			fail_msg("%s: cannot be read", row->from);
 		broken = saga_broken_law(definition, &saga);
@@ -64,293 +61,245 @@ check_rows(const Row *rows, size_t count)
 	}
 }
 
-#define CHECK(rows)	check_rows(rows, sizeof(rows) / sizeof((rows)[0]))
+/* A test that is nothing but its rows. */
+#define TABLE(rows) {#rows, check_rows, NULL, NULL, (void *) rows}
 
-static void
-a_step_begins_when_all_before_it_is_done(void **state)
-{
-	static const Row rows[] = {
-		{SEQUENTIAL, ">- p p p p", "begin 0", MP_SAGA_OK, ">- a1 p p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "begin 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "begin 7", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "begin -1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- a1 p p p", "begin 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- w1 p p p", "begin 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- w1 p p p", "begin 0", MP_SAGA_OK, ">- a2 p p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 p p p", "begin 1", MP_SAGA_OK, ">- s1 a1 p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 p p p", "begin 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 p p p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- x s1 s1 p", "begin 3", MP_SAGA_OK, ">- x s1 s1 a1", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{PARALLEL, ">- s1 s1 a1 p", "begin 3", MP_SAGA_OK, ">- s1 s1 a1 a1", MP_SAGA_RUNNING},
-		/* a skipped step does not stand for those before it */
-		{SEQUENTIAL, ">- a1 x p p", "begin 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 s1", "begin 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
-		{DIAMOND, ">- s1 p p p", "begin 1", MP_SAGA_OK, ">- s1 a1 p p", MP_SAGA_RUNNING},
-		{DIAMOND, ">- s1 a1 p p", "begin 2", MP_SAGA_OK, ">- s1 a1 a1 p", MP_SAGA_RUNNING},
-		{DIAMOND, ">- s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-	};
+static const Row a_step_begins_when_all_before_it_is_done[] = {
+	{SEQUENTIAL, ">- p p p p", "begin 0", MP_SAGA_OK, ">- a1 p p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "begin 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "begin 7", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "begin -1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- a1 p p p", "begin 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- w1 p p p", "begin 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- w1 p p p", "begin 0", MP_SAGA_OK, ">- a2 p p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 p p p", "begin 1", MP_SAGA_OK, ">- s1 a1 p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 p p p", "begin 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 p p p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- x s1 s1 p", "begin 3", MP_SAGA_OK, ">- x s1 s1 a1", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{PARALLEL, ">- s1 s1 a1 p", "begin 3", MP_SAGA_OK, ">- s1 s1 a1 a1", MP_SAGA_RUNNING},
+	/* a skipped step does not stand for those before it */
+	{SEQUENTIAL, ">- a1 x p p", "begin 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 s1", "begin 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
+	{DIAMOND, ">- s1 p p p", "begin 1", MP_SAGA_OK, ">- s1 a1 p p", MP_SAGA_RUNNING},
+	{DIAMOND, ">- s1 a1 p p", "begin 2", MP_SAGA_OK, ">- s1 a1 a1 p", MP_SAGA_RUNNING},
+	{DIAMOND, ">- s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-	(void) state;
-	CHECK(rows);
-}
-
-static void
-forward_outcomes(void **state)
-{
-	static const Row rows[] = {
-		{SEQUENTIAL, ">- a1 p p p", "report 0 success", MP_SAGA_OK, ">- s1 p p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 success", MP_SAGA_OK, ">- s1 s1 s1 s1", MP_SAGA_COMPLETED},
-		{SEQUENTIAL, ">- s1 x s1 a1", "report 3 success", MP_SAGA_OK, ">- s1 x s1 s1", MP_SAGA_COMPLETED},
-		/* attempts are left, and are used up; a function is rolled back whatever happened */
-		{SEQUENTIAL, ">- a1 p p p", "report 0 transient", MP_SAGA_OK, ">- w1 p p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- a1 p p p", "report 0 unknown", MP_SAGA_OK, ">- w1 p p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- a2 p p p", "report 0 transient", MP_SAGA_OK, "<f0 f2 p p p", MP_SAGA_COMPENSATED},
-		{SEQUENTIAL, ">- a2 p p p", "report 0 unknown", MP_SAGA_OK, "<f0 f2 p p p", MP_SAGA_COMPENSATED},
-		{SEQUENTIAL, ">- a1 p p p", "report 0 permanent", MP_SAGA_OK, "<f0 f1 p p p", MP_SAGA_COMPENSATED},
-		{SEQUENTIAL, ">- s1 a1 p p", "report 1 unknown", MP_SAGA_OK, ">- s1 w1? p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 a2? p p", "report 1 success", MP_SAGA_OK, ">- s1 s2 p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 a2? p p", "report 1 transient", MP_SAGA_OK, "<f1 s1 f2? p p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, ">- s1 a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f1 p p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, ">- s1 s1 a1 p", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, ">- s1 s1 a1 p", "report 2 transient", MP_SAGA_OK, ">- s1 s1 w1 p", MP_SAGA_RUNNING},
-		/* behind the pivot there is no way back */
-		{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 w1", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 a2", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 k2", MP_SAGA_STUCK},
-		{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 permanent", MP_SAGA_OK, ">- s1 s1 s1 k1", MP_SAGA_STUCK},
-		{SEQUENTIAL, ">- s1 s1 s1 a2", "report 3 unknown", MP_SAGA_OK, ">- s1 s1 s1 k2?", MP_SAGA_STUCK},
-		/* beside it a step is parked as well, and the pivot decides */
-		{PARALLEL, ">- s1 s1 p a1", "report 3 permanent", MP_SAGA_OK, ">- s1 s1 p k1", MP_SAGA_STUCK},
-		{PARALLEL, ">- s1 s1 p k1", "begin 2", MP_SAGA_OK, ">- s1 s1 a1 k1", MP_SAGA_STUCK},
-		{PARALLEL, ">- s1 s1 a1 k1", "report 2 success", MP_SAGA_OK, ">- s1 s1 s1 k1", MP_SAGA_STUCK},
-		{PARALLEL, ">- s1 s1 a1 k1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
-		{REVOCABLE, ">- s1 a1 k1", "report 1 success", MP_SAGA_OK, ">- s1 s1 k1", MP_SAGA_STUCK},
-	};
-
-	(void) state;
-	CHECK(rows);
-}
+static const Row forward_outcomes[] = {
+	{SEQUENTIAL, ">- a1 p p p", "report 0 success", MP_SAGA_OK, ">- s1 p p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 success", MP_SAGA_OK, ">- s1 s1 s1 s1", MP_SAGA_COMPLETED},
+	{SEQUENTIAL, ">- s1 x s1 a1", "report 3 success", MP_SAGA_OK, ">- s1 x s1 s1", MP_SAGA_COMPLETED},
+	/* attempts are left, and are used up; a function is rolled back whatever happened */
+	{SEQUENTIAL, ">- a1 p p p", "report 0 transient", MP_SAGA_OK, ">- w1 p p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- a1 p p p", "report 0 unknown", MP_SAGA_OK, ">- w1 p p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- a2 p p p", "report 0 transient", MP_SAGA_OK, "<f0 f2 p p p", MP_SAGA_COMPENSATED},
+	{SEQUENTIAL, ">- a2 p p p", "report 0 unknown", MP_SAGA_OK, "<f0 f2 p p p", MP_SAGA_COMPENSATED},
+	{SEQUENTIAL, ">- a1 p p p", "report 0 permanent", MP_SAGA_OK, "<f0 f1 p p p", MP_SAGA_COMPENSATED},
+	{SEQUENTIAL, ">- s1 a1 p p", "report 1 unknown", MP_SAGA_OK, ">- s1 w1? p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 a2? p p", "report 1 success", MP_SAGA_OK, ">- s1 s2 p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 a2? p p", "report 1 transient", MP_SAGA_OK, "<f1 s1 f2? p p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, ">- s1 a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f1 p p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, ">- s1 s1 a1 p", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, ">- s1 s1 a1 p", "report 2 transient", MP_SAGA_OK, ">- s1 s1 w1 p", MP_SAGA_RUNNING},
+	/* behind the pivot there is no way back */
+	{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 w1", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 a2", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 k2", MP_SAGA_STUCK},
+	{SEQUENTIAL, ">- s1 s1 s1 a1", "report 3 permanent", MP_SAGA_OK, ">- s1 s1 s1 k1", MP_SAGA_STUCK},
+	{SEQUENTIAL, ">- s1 s1 s1 a2", "report 3 unknown", MP_SAGA_OK, ">- s1 s1 s1 k2?", MP_SAGA_STUCK},
+	/* beside it a step is parked as well, and the pivot decides */
+	{PARALLEL, ">- s1 s1 p a1", "report 3 permanent", MP_SAGA_OK, ">- s1 s1 p k1", MP_SAGA_STUCK},
+	{PARALLEL, ">- s1 s1 p k1", "begin 2", MP_SAGA_OK, ">- s1 s1 a1 k1", MP_SAGA_STUCK},
+	{PARALLEL, ">- s1 s1 a1 k1", "report 2 success", MP_SAGA_OK, ">- s1 s1 s1 k1", MP_SAGA_STUCK},
+	{PARALLEL, ">- s1 s1 a1 k1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
+	{REVOCABLE, ">- s1 a1 k1", "report 1 success", MP_SAGA_OK, ">- s1 s1 k1", MP_SAGA_STUCK},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
 /* Both variants of the issue: step 3 of 4 fails. */
-static void
-the_meal_plan(void **state)
-{
-	static const Row rows[] = {
-		/* behind: the mail was never started, and never can be */
-		{SEQUENTIAL, "<f2 s1 s1 f1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 0", MP_SAGA_OK, "<f2 A1.2 s1 f1 p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<f2 A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<f2 U1.2 s1 f1 p", MP_SAGA_COMPENSATED},
-		/* beside: not started, no correction */
-		{PARALLEL, ">- s1 s1 a1 p", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 p", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 p", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<f2 U1.2 s1 f1 p", MP_SAGA_COMPENSATED},
-		/* sent: one correction; the plan came before it and goes after it */
-		{PARALLEL, ">- s1 s1 a1 s1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 s1", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 s1", "undo 3", MP_SAGA_OK, "<f2 s1 s1 f1 A1.2", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 s1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 U1.2", "undo 0", MP_SAGA_OK, "<f2 A1.2 s1 f1 U1.2", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 U1.2", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		/* in flight: it settles first */
-		{PARALLEL, ">- s1 s1 a1 a1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 a1", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 a1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 a1", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 success", MP_SAGA_OK, "<f2 s1 s1 f1 s1", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 transient", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 unknown", MP_SAGA_OK, "<f2 s1 s1 f1 f1?", MP_SAGA_COMPENSATING},
-		{PARALLEL, "<f2 s1 s1 f1 f1?", "undo 3", MP_SAGA_OK, "<f2 s1 s1 f1 A1.2?", MP_SAGA_COMPENSATING},
-		{PARALLEL, ">- s1 s1 a1 w1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
-	};
+static const Row the_meal_plan[] = {
+	/* behind: the mail was never started, and never can be */
+	{SEQUENTIAL, "<f2 s1 s1 f1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<f2 s1 s1 f1 p", "undo 0", MP_SAGA_OK, "<f2 A1.2 s1 f1 p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<f2 A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<f2 U1.2 s1 f1 p", MP_SAGA_COMPENSATED},
+	/* beside: not started, no correction */
+	{PARALLEL, ">- s1 s1 a1 p", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 p", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 p", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<f2 U1.2 s1 f1 p", MP_SAGA_COMPENSATED},
+	/* sent: one correction; the plan came before it and goes after it */
+	{PARALLEL, ">- s1 s1 a1 s1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 s1", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 s1", "undo 3", MP_SAGA_OK, "<f2 s1 s1 f1 A1.2", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 s1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 U1.2", "undo 0", MP_SAGA_OK, "<f2 A1.2 s1 f1 U1.2", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 U1.2", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	/* in flight: it settles first */
+	{PARALLEL, ">- s1 s1 a1 a1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 a1", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 a1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 a1", "undo 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 success", MP_SAGA_OK, "<f2 s1 s1 f1 s1", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 transient", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 a1", "report 3 unknown", MP_SAGA_OK, "<f2 s1 s1 f1 f1?", MP_SAGA_COMPENSATING},
+	{PARALLEL, "<f2 s1 s1 f1 f1?", "undo 3", MP_SAGA_OK, "<f2 s1 s1 f1 A1.2?", MP_SAGA_COMPENSATING},
+	{PARALLEL, ">- s1 s1 a1 w1", "report 2 permanent", MP_SAGA_OK, "<f2 s1 s1 f1 f1", MP_SAGA_COMPENSATING},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-	(void) state;
-	CHECK(rows);
-}
+static const Row compensation[] = {
+	/* the reverse order holds across a step that has no undo */
+	{DIAMOND, "<f3 s1 s1 s1 f1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 f1", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	/* what a service may have done is undone although it said that it failed */
+	{DIAMOND, "<f3 s1 s1 s1 f1", "undo 3", MP_SAGA_OK, "<f3 s1 s1 s1 A1.2", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 A1.2", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 U1.2", "undo 1", MP_SAGA_OK, "<f3 s1 A1.2 s1 U1.2", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 U1.2 s1 U1.2", "undo 0", MP_SAGA_OK, "<f3 A1.2 U1.2 s1 U1.2", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 A1.2 U1.2 s1 U1.2", "report-undo 0 success", MP_SAGA_OK, "<f3 U1.2 U1.2 s1 U1.2", MP_SAGA_COMPENSATED},
+	/* a function that failed left nothing, one that only reads is not waited for */
+	{DIAMOND, ">- s1 a1 a1 p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f1 f1 p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 s1 f1 f1 p", "report 2 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 s1 f1 f1 p", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 s1 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A1.2 f1 f1 p", MP_SAGA_COMPENSATING},
+	/* it fails: again, and then an operator */
+	{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 transient", MP_SAGA_OK, "<f1 W1.2 f1 f1 p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 unknown", MP_SAGA_OK, "<f1 W1.2 f1 f1 p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 permanent", MP_SAGA_OK, "<f1 K1.2 f1 f1 p", MP_SAGA_STUCK},
+	{DIAMOND, "<f1 W1.2 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A2.3 f1 f1 p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 A2.3 f1 f1 p", "report-undo 0 transient", MP_SAGA_OK, "<f1 K2.3 f1 f1 p", MP_SAGA_STUCK},
+	{DIAMOND, "<f1 K2.3 f1 f1 p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_STUCK},
+	{DIAMOND, "<f3 s1 s1 s1 K2.3", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_STUCK},
+	{DIAMOND, "<f3 U1.2 U1.2 s1 U1.2", "undo 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPENSATED},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-static void
-compensation(void **state)
-{
-	static const Row rows[] = {
-		/* the reverse order holds across a step that has no undo */
-		{DIAMOND, "<f3 s1 s1 s1 f1", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 f1", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		/* what a service may have done is undone although it said that it failed */
-		{DIAMOND, "<f3 s1 s1 s1 f1", "undo 3", MP_SAGA_OK, "<f3 s1 s1 s1 A1.2", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 A1.2", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 U1.2", "undo 1", MP_SAGA_OK, "<f3 s1 A1.2 s1 U1.2", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 U1.2 s1 U1.2", "undo 0", MP_SAGA_OK, "<f3 A1.2 U1.2 s1 U1.2", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 A1.2 U1.2 s1 U1.2", "report-undo 0 success", MP_SAGA_OK, "<f3 U1.2 U1.2 s1 U1.2", MP_SAGA_COMPENSATED},
-		/* a function that failed left nothing, one that only reads is not waited for */
-		{DIAMOND, ">- s1 a1 a1 p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f1 f1 p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 s1 f1 f1 p", "report 2 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 s1 f1 f1 p", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 s1 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A1.2 f1 f1 p", MP_SAGA_COMPENSATING},
-		/* it fails: again, and then an operator */
-		{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 transient", MP_SAGA_OK, "<f1 W1.2 f1 f1 p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 unknown", MP_SAGA_OK, "<f1 W1.2 f1 f1 p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 A1.2 f1 f1 p", "report-undo 0 permanent", MP_SAGA_OK, "<f1 K1.2 f1 f1 p", MP_SAGA_STUCK},
-		{DIAMOND, "<f1 W1.2 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A2.3 f1 f1 p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 A2.3 f1 f1 p", "report-undo 0 transient", MP_SAGA_OK, "<f1 K2.3 f1 f1 p", MP_SAGA_STUCK},
-		{DIAMOND, "<f1 K2.3 f1 f1 p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_STUCK},
-		{DIAMOND, "<f3 s1 s1 s1 K2.3", "undo 1", MP_SAGA_NOT_NOW, NULL, MP_SAGA_STUCK},
-		{DIAMOND, "<f3 U1.2 U1.2 s1 U1.2", "undo 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPENSATED},
-	};
+static const Row late_completions[] = {
+	/* the lease was lost, and the step waits or is in flight again */
+	{DIAMOND, ">- w1? p p p", "report 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{DIAMOND, ">- a2? p p p", "report 0 success 1", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{DIAMOND, ">- a2? p p p", "report 0 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{DIAMOND, ">- a2? p p p", "report 0 success 2", MP_SAGA_OK, ">- s2 p p p", MP_SAGA_RUNNING},
+	{DIAMOND, ">- s1 p p p", "report 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{DIAMOND, ">- s1 p p p", "report 1 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{DIAMOND, ">- s1 p p p", "report 9 success 0", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	/* it was given up, is being undone, is undone */
+	{DIAMOND, "<f3 s1 s1 s1 f2?", "report 3 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 A1.3?", "report 3 success 2", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 A1.3?", "report 3 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 U1.3?", "report 3 success 2", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	/* an undo of yesterday, a forward attempt that says it was an undo */
+	{DIAMOND, "<f3 s1 s1 s1 A2.4", "report-undo 3 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, ">- a1 p p p", "report-undo 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 s1", "report 3 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPLETED},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-	(void) state;
-	CHECK(rows);
-}
+static const Row cancelling[] = {
+	{SEQUENTIAL, ">- p p p p", "cancel", MP_SAGA_OK, "<c p p p p", MP_SAGA_CANCELLED},
+	{SEQUENTIAL, ">- p p p p", "deadline", MP_SAGA_OK, "<d p p p p", MP_SAGA_COMPENSATED},
+	{SEQUENTIAL, ">- s1 w1 p p", "cancel", MP_SAGA_OK, "<c s1 f1 p p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, ">- s1 s1 w1 p", "cancel", MP_SAGA_OK, "<c s1 s1 f1 p", MP_SAGA_COMPENSATING},
+	{SEQUENTIAL, "<c A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<c U1.2 s1 f1 p", MP_SAGA_CANCELLED},
+	{DIAMOND, ">- a1 p p p", "cancel", MP_SAGA_OK, "<c a1 p p p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<c a1 p p p", "report 0 permanent", MP_SAGA_OK, "<c f1 p p p", MP_SAGA_COMPENSATING},
+	/* once is enough, and the first reason stays */
+	{DIAMOND, "<c a1 p p p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 s1 f1 f1 p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 s1 f1 f1 p", "deadline", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
+	/* the pivot has succeeded, or nobody knows yet */
+	{SEQUENTIAL, ">- s1 s1 s1 p", "cancel", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 k1", "cancel", MP_SAGA_TOO_LATE, NULL, MP_SAGA_STUCK},
+	{SEQUENTIAL, ">- s1 s1 s1 p", "deadline", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 s1", "cancel", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
+	{SEQUENTIAL, "<c p p p p", "cancel", MP_SAGA_ENDED, NULL, MP_SAGA_CANCELLED},
+	{UNDECIDABLE, ">- s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">- s1 a1 p", "deadline", MP_SAGA_UNDECIDED, ">d s1 a1 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 a1 p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 a1 p", "deadline", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">d s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 a1 p", "report 1 success", MP_SAGA_OK, ">- s1 s1 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 a1 p", "report 1 permanent", MP_SAGA_OK, "<c s1 f1 p", MP_SAGA_COMPENSATING},
+	{UNDECIDABLE, ">c s1 a1 p", "report 1 transient", MP_SAGA_OK, "<c s1 f1 p", MP_SAGA_COMPENSATING},
+	/* only a further attempt tells, and nothing else goes on meanwhile */
+	{UNDECIDABLE, ">c s1 a1 p", "report 1 unknown", MP_SAGA_OK, ">c s1 w1? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">- s1 w1? p", "cancel", MP_SAGA_UNDECIDED, ">c s1 w1? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 w1? p", "begin 1", MP_SAGA_OK, ">c s1 a2? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">c s1 a2? p", "report 1 permanent", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
+	{PARALLEL, ">c s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{PARALLEL, ">c s1 s1 a1 p", "report 2 success", MP_SAGA_OK, ">- s1 s1 s1 p", MP_SAGA_RUNNING},
+	{PARALLEL, ">c s1 s1 a1 w1", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{PARALLEL, ">c s1 s1 a1 a1", "report 3 transient", MP_SAGA_OK, ">c s1 s1 a1 w1", MP_SAGA_RUNNING},
+	/* a pivot that has an undo need not be known: it is undone */
+	{REVOCABLE, ">- s1 w1? p", "cancel", MP_SAGA_OK, "<c s1 f1? p", MP_SAGA_COMPENSATING},
+	{REVOCABLE, ">- s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-static void
-late_completions(void **state)
-{
-	static const Row rows[] = {
-		/* the lease was lost, and the step waits or is in flight again */
-		{DIAMOND, ">- w1? p p p", "report 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{DIAMOND, ">- a2? p p p", "report 0 success 1", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{DIAMOND, ">- a2? p p p", "report 0 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{DIAMOND, ">- a2? p p p", "report 0 success 2", MP_SAGA_OK, ">- s2 p p p", MP_SAGA_RUNNING},
-		{DIAMOND, ">- s1 p p p", "report 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{DIAMOND, ">- s1 p p p", "report 1 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{DIAMOND, ">- s1 p p p", "report 9 success 0", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		/* it was given up, is being undone, is undone */
-		{DIAMOND, "<f3 s1 s1 s1 f2?", "report 3 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 A1.3?", "report 3 success 2", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 A1.3?", "report 3 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 U1.3?", "report 3 success 2", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		/* an undo of yesterday, a forward attempt that says it was an undo */
-		{DIAMOND, "<f3 s1 s1 s1 A2.4", "report-undo 3 success 3", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, ">- a1 p p p", "report-undo 0 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 s1", "report 3 success", MP_SAGA_TOO_LATE, NULL, MP_SAGA_COMPLETED},
-	};
+static const Row a_pivot_of_which_nobody_knows[] = {
+	{UNDECIDABLE, ">- s1 a2 p", "report 1 unknown", MP_SAGA_OK, ">- s1 k2? p", MP_SAGA_STUCK},
+	{UNDECIDABLE, ">- s1 a2? p", "report 1 transient", MP_SAGA_OK, ">- s1 k2? p", MP_SAGA_STUCK},
+	{UNDECIDABLE, ">- s1 a2? p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f2 p", MP_SAGA_COMPENSATING},
+	{UNDECIDABLE, ">- s1 a2 p", "report 1 transient", MP_SAGA_OK, "<f1 s1 f2 p", MP_SAGA_COMPENSATING},
+	{UNDECIDABLE, ">d s1 a2 p", "report 1 unknown", MP_SAGA_OK, ">d s1 k2? p", MP_SAGA_STUCK},
+	{UNDECIDABLE, ">- s1 k2? p", "deadline", MP_SAGA_UNDECIDED, ">d s1 k2? p", MP_SAGA_STUCK},
+	/* an operator asks again, or says that it happened, or that it did not */
+	{UNDECIDABLE, ">- s1 k2? p", "retry", MP_SAGA_OK, ">- s1 w0.2? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">d s1 k2? p", "retry", MP_SAGA_OK, ">d s1 w0.2? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">d s1 w0.2? p", "begin 1", MP_SAGA_OK, ">d s1 a1.3? p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">- s1 k2? p", "skip 1", MP_SAGA_OK, ">- s1 x2 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">d s1 k2? p", "skip 1", MP_SAGA_OK, ">- s1 x2 p", MP_SAGA_RUNNING},
+	{UNDECIDABLE, ">- s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
+	{UNDECIDABLE, ">c s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
+	{UNDECIDABLE, ">d s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
+	/* with an undo it is never parked */
+	{REVOCABLE, ">- s1 a2 p", "report 1 unknown", MP_SAGA_OK, "<f1 s1 f2? p", MP_SAGA_COMPENSATING},
+	{REVOCABLE, "<f1 s1 f2? p", "undo 1", MP_SAGA_OK, "<f1 s1 A1.3? p", MP_SAGA_COMPENSATING},
+	{REVOCABLE, "<f1 s1 f2? p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
-	(void) state;
-	CHECK(rows);
-}
-
-static void
-cancelling(void **state)
-{
-	static const Row rows[] = {
-		{SEQUENTIAL, ">- p p p p", "cancel", MP_SAGA_OK, "<c p p p p", MP_SAGA_CANCELLED},
-		{SEQUENTIAL, ">- p p p p", "deadline", MP_SAGA_OK, "<d p p p p", MP_SAGA_COMPENSATED},
-		{SEQUENTIAL, ">- s1 w1 p p", "cancel", MP_SAGA_OK, "<c s1 f1 p p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, ">- s1 s1 w1 p", "cancel", MP_SAGA_OK, "<c s1 s1 f1 p", MP_SAGA_COMPENSATING},
-		{SEQUENTIAL, "<c A1.2 s1 f1 p", "report-undo 0 success", MP_SAGA_OK, "<c U1.2 s1 f1 p", MP_SAGA_CANCELLED},
-		{DIAMOND, ">- a1 p p p", "cancel", MP_SAGA_OK, "<c a1 p p p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<c a1 p p p", "report 0 permanent", MP_SAGA_OK, "<c f1 p p p", MP_SAGA_COMPENSATING},
-		/* once is enough, and the first reason stays */
-		{DIAMOND, "<c a1 p p p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 s1 f1 f1 p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 s1 f1 f1 p", "deadline", MP_SAGA_UNCHANGED, NULL, MP_SAGA_COMPENSATING},
-		/* the pivot has succeeded, or nobody knows yet */
-		{SEQUENTIAL, ">- s1 s1 s1 p", "cancel", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 k1", "cancel", MP_SAGA_TOO_LATE, NULL, MP_SAGA_STUCK},
-		{SEQUENTIAL, ">- s1 s1 s1 p", "deadline", MP_SAGA_TOO_LATE, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 s1", "cancel", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
-		{SEQUENTIAL, "<c p p p p", "cancel", MP_SAGA_ENDED, NULL, MP_SAGA_CANCELLED},
-		{UNDECIDABLE, ">- s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">- s1 a1 p", "deadline", MP_SAGA_UNDECIDED, ">d s1 a1 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 a1 p", "cancel", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 a1 p", "deadline", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">d s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 a1 p", "report 1 success", MP_SAGA_OK, ">- s1 s1 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 a1 p", "report 1 permanent", MP_SAGA_OK, "<c s1 f1 p", MP_SAGA_COMPENSATING},
-		{UNDECIDABLE, ">c s1 a1 p", "report 1 transient", MP_SAGA_OK, "<c s1 f1 p", MP_SAGA_COMPENSATING},
-		/* only a further attempt tells, and nothing else goes on meanwhile */
-		{UNDECIDABLE, ">c s1 a1 p", "report 1 unknown", MP_SAGA_OK, ">c s1 w1? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">- s1 w1? p", "cancel", MP_SAGA_UNDECIDED, ">c s1 w1? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 w1? p", "begin 1", MP_SAGA_OK, ">c s1 a2? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">c s1 a2? p", "report 1 permanent", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
-		{PARALLEL, ">c s1 s1 a1 p", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{PARALLEL, ">c s1 s1 a1 p", "report 2 success", MP_SAGA_OK, ">- s1 s1 s1 p", MP_SAGA_RUNNING},
-		{PARALLEL, ">c s1 s1 a1 w1", "begin 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{PARALLEL, ">c s1 s1 a1 a1", "report 3 transient", MP_SAGA_OK, ">c s1 s1 a1 w1", MP_SAGA_RUNNING},
-		/* a pivot that has an undo need not be known: it is undone */
-		{REVOCABLE, ">- s1 w1? p", "cancel", MP_SAGA_OK, "<c s1 f1? p", MP_SAGA_COMPENSATING},
-		{REVOCABLE, ">- s1 a1 p", "cancel", MP_SAGA_UNDECIDED, ">c s1 a1 p", MP_SAGA_RUNNING},
-	};
-
-	(void) state;
-	CHECK(rows);
-}
-
-static void
-a_pivot_of_which_nobody_knows(void **state)
-{
-	static const Row rows[] = {
-		{UNDECIDABLE, ">- s1 a2 p", "report 1 unknown", MP_SAGA_OK, ">- s1 k2? p", MP_SAGA_STUCK},
-		{UNDECIDABLE, ">- s1 a2? p", "report 1 transient", MP_SAGA_OK, ">- s1 k2? p", MP_SAGA_STUCK},
-		{UNDECIDABLE, ">- s1 a2? p", "report 1 permanent", MP_SAGA_OK, "<f1 s1 f2 p", MP_SAGA_COMPENSATING},
-		{UNDECIDABLE, ">- s1 a2 p", "report 1 transient", MP_SAGA_OK, "<f1 s1 f2 p", MP_SAGA_COMPENSATING},
-		{UNDECIDABLE, ">d s1 a2 p", "report 1 unknown", MP_SAGA_OK, ">d s1 k2? p", MP_SAGA_STUCK},
-		{UNDECIDABLE, ">- s1 k2? p", "deadline", MP_SAGA_UNDECIDED, ">d s1 k2? p", MP_SAGA_STUCK},
-		/* an operator asks again, or says that it happened, or that it did not */
-		{UNDECIDABLE, ">- s1 k2? p", "retry", MP_SAGA_OK, ">- s1 w0.2? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">d s1 k2? p", "retry", MP_SAGA_OK, ">d s1 w0.2? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">d s1 w0.2? p", "begin 1", MP_SAGA_OK, ">d s1 a1.3? p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">- s1 k2? p", "skip 1", MP_SAGA_OK, ">- s1 x2 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">d s1 k2? p", "skip 1", MP_SAGA_OK, ">- s1 x2 p", MP_SAGA_RUNNING},
-		{UNDECIDABLE, ">- s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
-		{UNDECIDABLE, ">c s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
-		{UNDECIDABLE, ">d s1 k2? p", "cancel", MP_SAGA_OK, "<c s1 f2 p", MP_SAGA_COMPENSATING},
-		/* with an undo it is never parked */
-		{REVOCABLE, ">- s1 a2 p", "report 1 unknown", MP_SAGA_OK, "<f1 s1 f2? p", MP_SAGA_COMPENSATING},
-		{REVOCABLE, "<f1 s1 f2? p", "undo 1", MP_SAGA_OK, "<f1 s1 A1.3? p", MP_SAGA_COMPENSATING},
-		{REVOCABLE, "<f1 s1 f2? p", "undo 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-	};
-
-	(void) state;
-	CHECK(rows);
-}
-
-static void
-operators(void **state)
-{
-	static const Row rows[] = {
-		{SEQUENTIAL, ">- s1 s1 s1 k2", "retry", MP_SAGA_OK, ">- s1 s1 s1 w0.2", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 w0.2", "begin 3", MP_SAGA_OK, ">- s1 s1 s1 a1.3", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 a1.3", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 w1.3", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 w1", "retry", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 s1 s1", "retry", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
-		{DIAMOND, "<f1 K2.3 f1 f1 p", "retry", MP_SAGA_OK, "<f1 W0.3 f1 f1 p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 W0.3 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A1.4 f1 f1 p", MP_SAGA_COMPENSATING},
-		/* skipping forward */
-		{SEQUENTIAL, ">- s1 s1 s1 k2", "skip 3", MP_SAGA_OK, ">- s1 s1 s1 x2", MP_SAGA_COMPLETED},
-		{SEQUENTIAL, ">- s1 w1? p p", "skip 1", MP_SAGA_OK, ">- s1 x1 p p", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "skip 3", MP_SAGA_OK, ">- p p p x", MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- p p p p", "skip 4", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 s1 w1 p", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 a1 p p", "skip 1", MP_SAGA_IN_FLIGHT, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- s1 p p p", "skip 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{SEQUENTIAL, ">- x p p p", "skip 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		{PARALLEL, ">c s1 s1 a1 p", "skip 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
-		/* skipped, but a service may have begun it: it is undone all the same */
-		{DIAMOND, ">- x1 a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 x1 f1 p p", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f1 x1 f1 p p", "undo 0", MP_SAGA_OK, "<f1 A1.2 f1 p p", MP_SAGA_COMPENSATING},
-		{DIAMOND, ">- x a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 x f1 p p", MP_SAGA_COMPENSATED},
-		/* skipping an undo, before its turn as well */
-		{DIAMOND, "<f1 K2.3 f1 f1 p", "skip 0", MP_SAGA_OK, "<f1 X2.3 f1 f1 p", MP_SAGA_COMPENSATED},
-		{DIAMOND, "<f3 s1 s1 s1 K2.3", "skip 3", MP_SAGA_OK, "<f3 s1 s1 s1 X2.3", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 X2.3", "undo 1", MP_SAGA_OK, "<f3 s1 A1.2 s1 X2.3", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 W1.2", "skip 0", MP_SAGA_OK, "<f3 X1 s1 s1 W1.2", MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 A1.2", "skip 3", MP_SAGA_IN_FLIGHT, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 U1.2", "skip 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 s1 s1 s1 U1.2", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
-		{DIAMOND, "<f3 U1.2 U1.2 s1 U1.2", "skip 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPENSATED},
-	};
-
-	(void) state;
-	CHECK(rows);
-}
+static const Row operators[] = {
+	{SEQUENTIAL, ">- s1 s1 s1 k2", "retry", MP_SAGA_OK, ">- s1 s1 s1 w0.2", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 w0.2", "begin 3", MP_SAGA_OK, ">- s1 s1 s1 a1.3", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 a1.3", "report 3 transient", MP_SAGA_OK, ">- s1 s1 s1 w1.3", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 w1", "retry", MP_SAGA_UNCHANGED, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 s1 s1", "retry", MP_SAGA_ENDED, NULL, MP_SAGA_COMPLETED},
+	{DIAMOND, "<f1 K2.3 f1 f1 p", "retry", MP_SAGA_OK, "<f1 W0.3 f1 f1 p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 W0.3 f1 f1 p", "undo 0", MP_SAGA_OK, "<f1 A1.4 f1 f1 p", MP_SAGA_COMPENSATING},
+	/* skipping forward */
+	{SEQUENTIAL, ">- s1 s1 s1 k2", "skip 3", MP_SAGA_OK, ">- s1 s1 s1 x2", MP_SAGA_COMPLETED},
+	{SEQUENTIAL, ">- s1 w1? p p", "skip 1", MP_SAGA_OK, ">- s1 x1 p p", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "skip 3", MP_SAGA_OK, ">- p p p x", MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- p p p p", "skip 4", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 s1 w1 p", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 a1 p p", "skip 1", MP_SAGA_IN_FLIGHT, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- s1 p p p", "skip 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{SEQUENTIAL, ">- x p p p", "skip 0", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	{PARALLEL, ">c s1 s1 a1 p", "skip 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_RUNNING},
+	/* skipped, but a service may have begun it: it is undone all the same */
+	{DIAMOND, ">- x1 a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 x1 f1 p p", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f1 x1 f1 p p", "undo 0", MP_SAGA_OK, "<f1 A1.2 f1 p p", MP_SAGA_COMPENSATING},
+	{DIAMOND, ">- x a1 p p", "report 1 permanent", MP_SAGA_OK, "<f1 x f1 p p", MP_SAGA_COMPENSATED},
+	/* skipping an undo, before its turn as well */
+	{DIAMOND, "<f1 K2.3 f1 f1 p", "skip 0", MP_SAGA_OK, "<f1 X2.3 f1 f1 p", MP_SAGA_COMPENSATED},
+	{DIAMOND, "<f3 s1 s1 s1 K2.3", "skip 3", MP_SAGA_OK, "<f3 s1 s1 s1 X2.3", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 X2.3", "undo 1", MP_SAGA_OK, "<f3 s1 A1.2 s1 X2.3", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 W1.2", "skip 0", MP_SAGA_OK, "<f3 X1 s1 s1 W1.2", MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 A1.2", "skip 3", MP_SAGA_IN_FLIGHT, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 U1.2", "skip 3", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 s1 s1 s1 U1.2", "skip 2", MP_SAGA_NOT_NOW, NULL, MP_SAGA_COMPENSATING},
+	{DIAMOND, "<f3 U1.2 U1.2 s1 U1.2", "skip 0", MP_SAGA_ENDED, NULL, MP_SAGA_COMPENSATED},
+	{NULL, NULL, NULL, MP_SAGA_OK, NULL, MP_SAGA_RUNNING}
+};
 
 /* How long until the next attempt, and why there is none. */
 static void
 what_follows_a_failure(void **state)
 {
 	TestArena	arena;
-	MpSagaError error;
 	MpSagaSettled settled;
 	MpSagaReport report = {.step = 0,.run = 1,.outcome = MP_SAGA_OUTCOME_TRANSIENT};
 	const MpSagaDefinition *definition;
@@ -358,10 +307,9 @@ what_follows_a_failure(void **state)
 
 	(void) state;
 	test_arena_init(&arena);
-	definition = saga_compile("{'steps':[{'name':'a','kind':'compensatable','service':'s','undo_service':'s',"
-							  "'retry':{'max_attempts':3,'base_delay':4,'multiplier':3,'jitter':0.5,'max_age':20}}]}",
-							  &arena, &error);
-	assert_non_null(definition);
+	definition = saga_must_compile("{'steps':[{'name':'a','kind':'compensatable','service':'s','undo_service':'s',"
+								   "'retry':{'max_attempts':3,'base_delay':4,'multiplier':3,'jitter':0.5,'max_age':20}}]}",
+								   &arena);
 
 	assert_true(mp_saga_read(definition, ">- a1", &saga));
 	assert_int_equal(mp_saga_report(definition, &saga, &report, &settled), MP_SAGA_OK);
@@ -419,15 +367,13 @@ the_text_of_an_instance(void **state)
 		">- f1 p p p", ">- U1.2 p p p", "<f0 w1 p p p", "<f0 f1 k1 p p", "<f0 s1 U1.2 p p", "<f2 s1 s1 s1 p", "<f2 s1 s1 x p"
 	};
 	TestArena	arena;
-	MpSagaError error;
 	const MpSagaDefinition *definition;
 	MpSaga		saga;
 	char		text[MP_SAGA_TEXT_SIZE];
 
 	(void) state;
 	test_arena_init(&arena);
-	definition = saga_compile(PARALLEL, &arena, &error);
-	assert_non_null(definition);
+	definition = saga_must_compile(PARALLEL, &arena);
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
 	{
 		assert_true(mp_saga_read(definition, good[i], &saga));
@@ -486,7 +432,7 @@ another_version(void **state)
 		TestArena	arena;
 		MpSagaError error;
 		char		text[2][2000];
-		char		result[MP_SAGA_TEXT_SIZE];
+		char		result[MP_SAGA_TEXT_SIZE] = "";
 		const MpSagaDefinition *from;
 		const MpSagaDefinition *to;
 		MpSaga		saga;
@@ -496,10 +442,8 @@ another_version(void **state)
 		test_arena_init(&arena);
 		snprintf(text[0], sizeof(text[0]), "{'steps':[%s]}", rows[i].from);
 		snprintf(text[1], sizeof(text[1]), "{'steps':[%s]}", rows[i].to);
-		from = saga_compile(text[0], &arena, &error);
-		to = saga_compile(text[1], &arena, &error);
-		if (from == NULL || to == NULL)
-			fail_msg("row %zu: %s", i, error.message);
+		from = saga_must_compile(text[0], &arena);
+		to = saga_must_compile(text[1], &arena);
 		assert_true(mp_saga_read(from, rows[i].instance, &saga));
 		answer = mp_saga_migrate(from, &saga, to, &there, &error);
 		if (answer == MP_SAGA_OK)
@@ -516,14 +460,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_step_begins_when_all_before_it_is_done),
-		cmocka_unit_test(forward_outcomes),
-		cmocka_unit_test(the_meal_plan),
-		cmocka_unit_test(compensation),
-		cmocka_unit_test(late_completions),
-		cmocka_unit_test(cancelling),
-		cmocka_unit_test(a_pivot_of_which_nobody_knows),
-		cmocka_unit_test(operators),
+		TABLE(a_step_begins_when_all_before_it_is_done),
+		TABLE(forward_outcomes),
+		TABLE(the_meal_plan),
+		TABLE(compensation),
+		TABLE(late_completions),
+		TABLE(cancelling),
+		TABLE(a_pivot_of_which_nobody_knows),
+		TABLE(operators),
 		cmocka_unit_test(what_follows_a_failure),
 		cmocka_unit_test(the_text_of_an_instance),
 		cmocka_unit_test(another_version)

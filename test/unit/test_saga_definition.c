@@ -26,22 +26,19 @@ static void
 a_whole_definition(void **state)
 {
 	TestArena	arena;
-	MpSagaError error;
 	const MpSagaDefinition *d;
 	const MpSagaStep *step;
 
 	(void) state;
 	test_arena_init(&arena);
-	d = saga_compile("{'deadline_seconds':3600,'on_completed':{'emit':'Done'},'on_compensated':{'emit':'Undone'},"
-					 "'locks':['plan:{input.plan}','all'],'steps':["
-					 "{'name':'mail','kind':'retriable','service':'smtp','undo_service':'smtp2','after':['plan'],'breaker':'mail'},"
-					 "{'name':'plan','kind':'compensatable','run':'f(jsonb)','undo':'g(jsonb)','after':[],'timeout_seconds':1.5,"
-					 "'undo_retry':{'max_attempts':3}},"
-					 "{'name':'list','kind':'pivot','run':'h(jsonb)','retry':{'max_attempts':7,'base_delay':0.5,'multiplier':3,"
-					 "'max_delay':9,'jitter':0.25,'max_age':60}},"
-					 "{'name':'look','kind':'read_only','service':'eyes'}]}", &arena, &error);
-	if (d == NULL)
-		fail_msg("%s", error.message);
+	d = saga_must_compile("{'deadline_seconds':3600,'on_completed':{'emit':'Done'},'on_compensated':{'emit':'Undone'},"
+						  "'locks':['plan:{input.plan}','all'],'steps':["
+						  "{'name':'mail','kind':'retriable','service':'smtp','undo_service':'smtp2','after':['plan'],'breaker':'mail'},"
+						  "{'name':'plan','kind':'compensatable','run':'f(jsonb)','undo':'g(jsonb)','after':[],'timeout_seconds':1.5,"
+						  "'undo_retry':{'max_attempts':3}},"
+						  "{'name':'list','kind':'pivot','run':'h(jsonb)','retry':{'max_attempts':7,'base_delay':0.5,'multiplier':3,"
+						  "'max_delay':9,'jitter':0.25,'max_age':60}},"
+						  "{'name':'look','kind':'read_only','service':'eyes'}]}", &arena);
 	assert_int_equal(d->step_count, 4);
 	assert_int_equal(d->pivot, 2);
 	assert_int_equal(d->all, 15);
@@ -97,13 +94,11 @@ static void
 what_is_missing_is_none(void **state)
 {
 	TestArena	arena;
-	MpSagaError error;
 	const MpSagaDefinition *d;
 
 	(void) state;
 	test_arena_init(&arena);
-	d = saga_compile("{'steps':[" OK_STEP "]}", &arena, &error);
-	assert_non_null(d);
+	d = saga_must_compile("{'steps':[" OK_STEP "]}", &arena);
 	assert_int_equal(d->pivot, -1);
 	assert_int_equal(d->turning, 1);
 	assert_true(d->deadline_seconds == 0);
@@ -237,11 +232,9 @@ where_kinds_may_stand(void **state)
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
 	{
 		TestArena	arena;
-		MpSagaError error;
 
 		test_arena_init(&arena);
-		if (saga_compile(good[i], &arena, &error) == NULL)
-			fail_msg("%s: %s", good[i], error.message);
+		(void) saga_must_compile(good[i], &arena);
 		test_arena_free(&arena);
 	}
 }
@@ -291,9 +284,7 @@ locks_of(const char *locks, const char *input)
 	root = json_tree_root(tree);
 	snprintf(text, sizeof(text), "{'steps':[" OK_STEP "],'locks':[%s]}", locks);
 	test_arena_init(&arena);
-	d = saga_compile(text, &arena, &error);
-	if (d == NULL)
-		fail_msg("%s", error.message);
+	d = saga_must_compile(text, &arena);
 	*result = '\0';
 	if (!mp_saga_locks(d, &json_tree_reader, &root, &arena.arena, &names, &count, &error))
 	{
@@ -345,14 +336,12 @@ static void
 pictures(void **state)
 {
 	TestArena	arena;
-	MpSagaError error;
 	const MpSagaDefinition *d;
 	MpSaga		saga;
 
 	(void) state;
 	test_arena_init(&arena);
-	d = saga_compile(PARALLEL, &arena, &error);
-	assert_non_null(d);
+	d = saga_must_compile(PARALLEL, &arena);
 	assert_string_equal(mp_saga_graph(d, NULL, &arena.arena),
 						"flowchart TD\n"
 						"    s0[\"create plan<br/>compensatable: f(jsonb)<br/>undo: g(jsonb)\"]\n"
@@ -378,8 +367,7 @@ pictures(void **state)
 						"    classDef undo_started fill:#ede9fe,stroke:#6d28d9,color:#000\n");
 
 	/* what would be markup is an entity */
-	d = saga_compile("{'steps':[{'name':'a\\u0022]<b>&#`;','kind':'read_only','run':'f'}]}", &arena, &error);
-	assert_non_null(d);
+	d = saga_must_compile("{'steps':[{'name':'a\\u0022]<b>&#`;','kind':'read_only','run':'f'}]}", &arena);
 	assert_string_equal(mp_saga_graph(d, NULL, &arena.arena),
 						"flowchart TD\n    s0[\"a#quot;]#lt;b#gt;#amp;#35;#96;;<br/>read_only: f\"]\n");
 	test_arena_free(&arena);
@@ -396,14 +384,11 @@ closed_sets(void **state)
 	{
 		char		text[60000];
 		TestArena	arena;
-		MpSagaError error;
 		const MpSagaDefinition *d;
 
 		random_saga(&random, n % 10 == 0 ? 64 : 12, text, sizeof(text));
 		test_arena_init(&arena);
-		d = saga_compile(text, &arena, &error);
-		if (d == NULL)
-			fail_msg("%s: %s", text, error.message);
+		d = saga_must_compile(text, &arena);
 		for (int i = 0; i < d->step_count; i++)
 		{
 			MpSagaSteps reached = d->steps[i].after;

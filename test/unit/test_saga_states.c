@@ -78,37 +78,21 @@ add(Found *found, const MpSagaDefinition *definition, const MpSaga *saga)
 static const char *
 drive(const MpSagaDefinition *definition, MpSaga saga, bool operator)
 {
-	for (int calls = 0; calls < 1000; calls++)
+	for (int calls = 0; calls < 1000 && !mp_saga_has_ended(saga.state); calls++)
 	{
-		MpSagaNext	next = mp_saga_next(definition, &saga);
-		MpSagaSteps begin = saga.back ? next.undo : next.forward;
-		MpSagaSteps in_flight = next.in_flight | next.undo_in_flight;
-		int			step = __builtin_ctzll(in_flight | begin | next.parked | UINT64_C(1) << 63);
+		const char *broken;
 
-		if (mp_saga_has_ended(saga.state))
-			return NULL;
-		if (in_flight != 0)
+		if (saga_go_on(definition, &saga, &broken))
 		{
-			MpSagaSettled settled;
-			MpSagaReport report = {.step = __builtin_ctzll(in_flight)};
-
-			report.undo = (next.undo_in_flight & MP_SAGA_STEP(report.step)) != 0;
-			report.run = saga.step[report.step].run;
-			if (mp_saga_report(definition, &saga, &report, &settled) != MP_SAGA_OK)
-				return "an attempt in flight cannot be reported";
-		}
-		else if (begin != 0)
-		{
-			step = __builtin_ctzll(begin);
-			if (mp_saga_begin(definition, &saga, step, saga.back) != MP_SAGA_OK)
-				return "what may begin cannot";
+			if (broken != NULL)
+				return broken;
 		}
 		else if (!operator)
 			return saga.state == MP_SAGA_STUCK ? NULL : "it stands still and is not stuck";
 		else if (mp_saga_retry(definition, &saga, ~UINT64_C(0)) != MP_SAGA_OK)
 			return "what is parked cannot be retried";
 	}
-	return "it does not end";
+	return mp_saga_has_ended(saga.state) ? NULL : "it does not end";
 }
 
 /* One thing that happens: the rules between before and after hold. */
@@ -209,16 +193,13 @@ explore(const char *text, int at_least)
 		.slot = calloc(SLOTS, sizeof(int))
 	};
 	TestArena	arena;
-	MpSagaError error;
 	const MpSagaDefinition *definition;
 	MpSaga		saga;
 	bool		seen[MP_SAGA_CANCELLED + 1] = {false};
 
 	assert_true(found.text != NULL && found.key != NULL && found.slot != NULL);
 	test_arena_init(&arena);
-	definition = saga_compile(text, &arena, &error);
-	if (definition == NULL)
-		fail_msg("%s", error.message);
+	definition = saga_must_compile(text, &arena);
 	mp_saga_init(definition, &saga);
 	assert_null(saga_broken_law(definition, &saga));
 	(void) add(&found, definition, &saga);

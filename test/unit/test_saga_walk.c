@@ -332,7 +332,6 @@ walk(uint64_t seed)
 	static World world;
 	World	   *w = &world;
 	TestArena	arena;
-	MpSagaError error;
 	char		text[8000];
 	int			moves;
 
@@ -341,9 +340,7 @@ walk(uint64_t seed)
 	random_saga(&w->random, 10, text, sizeof(text));
 	note(w, "seed %llu %s\n", (unsigned long long) seed, text);
 	test_arena_init(&arena);
-	w->definition = saga_compile(text, &arena, &error);
-	if (w->definition == NULL)
-		fail_msg("%s\n%s", error.message, w->log);
+	w->definition = saga_must_compile(text, &arena);
 	mp_saga_init(w->definition, &w->saga);
 	mp_saga_write(w->definition, &w->saga, w->stored);
 	for (moves = 0; moves < 5000 && !mp_saga_has_ended(w->saga.state); moves++)
