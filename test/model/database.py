@@ -1,6 +1,10 @@
-"""Connections of the model tests."""
+"""What the model tests share: connections, and how a model is run."""
+
+import os
 
 import psycopg2
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 
 class Database:
@@ -30,3 +34,10 @@ class Database:
     @staticmethod
     def advance(seconds):
         Database.offset += seconds
+
+
+def run_model(machine, examples, steps=50):
+    """The same sequences each time; MP_MODEL_EXAMPLES sets how many."""
+    run_state_machine_as_test(machine, settings=settings(
+        max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", examples)), stateful_step_count=steps,
+        deadline=None, derandomize=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck)))

@@ -15,15 +15,12 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 60).
 
 import itertools
 import json
-import os
 import unittest
 
 from breaker_model import PATHS, Breaker
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import (RuleBasedStateMachine, initialize, invariant, precondition, rule,
-                                 run_state_machine_as_test)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 STEP = 1000         # seconds; the clock moves by multiples of it
 NAMES = 4           # a server has places for 256, and none is given back
@@ -313,9 +310,7 @@ class Breakers(RuleBasedStateMachine):
 
 class BreakerModel(unittest.TestCase):
     def test_a_breaker_does_what_the_model_does(self):
-        run_state_machine_as_test(Breakers, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "60")), stateful_step_count=50,
-            deadline=None, derandomize=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Breakers, examples=60)
 
 
 if __name__ == "__main__":

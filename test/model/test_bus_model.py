@@ -9,14 +9,12 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 150).
 """
 
 import json
-import os
 import unittest
 
 import psycopg2
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 MAX_ATTEMPTS = 4
 BASE_DELAY = 1000
@@ -282,9 +280,7 @@ class Bus(RuleBasedStateMachine):
 
 class BusModel(unittest.TestCase):
     def test_the_bus_does_what_the_model_does(self):
-        run_state_machine_as_test(Bus, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "150")), stateful_step_count=40,
-            deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Bus, examples=150, steps=40)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 120).
 import copy
 import itertools
 import json
-import os
 import unittest
 
 import psycopg2
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 SESSIONS = 3
 DAY = 86400
@@ -386,9 +384,7 @@ class Operations(RuleBasedStateMachine):
 
 class OperationModel(unittest.TestCase):
     def test_operations_do_what_the_model_does(self):
-        run_state_machine_as_test(Operations, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "120")), stateful_step_count=50,
-            deadline=None, derandomize=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Operations, examples=120)
 
 
 if __name__ == "__main__":

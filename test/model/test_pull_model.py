@@ -15,15 +15,12 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 100).
 
 import itertools
 import json
-import os
 import unittest
 
 import psycopg2
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import (RuleBasedStateMachine, initialize, invariant, precondition, rule,
-                                 run_state_machine_as_test)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pull_model import Claim, Delivery, Event, Policy, Queue
 
 CONSUMERS = 3
@@ -617,9 +614,7 @@ class Bus(RuleBasedStateMachine):
 
 class PullModel(unittest.TestCase):
     def test_a_pull_subscription_does_what_the_model_does(self):
-        run_state_machine_as_test(Bus, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "100")), stateful_step_count=50,
-            deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Bus, examples=100)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 100).
 
 import itertools
 import json
-import os
 import unittest
 
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 NAME = "replayed"
 WANTED = ["Replayed A", "Replayed B"]
@@ -185,9 +183,7 @@ class Replays(RuleBasedStateMachine):
 
 class ReplayModel(unittest.TestCase):
     def test_a_replay_does_what_the_model_does(self):
-        run_state_machine_as_test(Replays, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "100")), stateful_step_count=50,
-            deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Replays, examples=100)
 
 
 if __name__ == "__main__":

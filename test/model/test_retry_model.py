@@ -20,14 +20,12 @@ MP_MODEL_EXAMPLES sets how many sequences are tried (default 50).
 
 import itertools
 import json
-import os
 import unittest
 
 from breaker_model import Breaker
-from database import Database
-from hypothesis import HealthCheck, settings
+from database import Database, run_model
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 SERVICE = "retry service"
 BREAKER = {"failure_threshold": 3, "open_seconds": 2500, "growth": 2, "max_open_seconds": 8000, "decay_seconds": 9000,
@@ -506,9 +504,7 @@ class Retries(RuleBasedStateMachine):
 
 class RetryModel(unittest.TestCase):
     def test_retries_do_what_the_model_does(self):
-        run_state_machine_as_test(Retries, settings=settings(
-            max_examples=int(os.environ.get("MP_MODEL_EXAMPLES", "50")), stateful_step_count=50,
-            deadline=None, derandomize=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck)))
+        run_model(Retries, examples=50)
 
 
 if __name__ == "__main__":
