@@ -16,6 +16,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use CrashLoad;
 use MealPlannerCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -105,40 +106,22 @@ CREATE FUNCTION take_effect(claimed uuid) RETURNS void LANGUAGE sql AS $$
       FROM handed h
      WHERE h.token = claimed AND NOT EXISTS (SELECT FROM failed f WHERE (f.token, f.event_id) = (h.token, h.event_id))
 $$;
--- one consumer of everything, when all is quiet
-CREATE PROCEDURE drain() LANGUAGE plpgsql AS $$
-DECLARE
-    name    text;
-    claimed uuid;
-BEGIN
-    FOREACH name IN ARRAY '{pull,ledger}'::text[] LOOP
-        LOOP
-            claimed := claim(name, 'drain', 10, 0);
-            EXIT WHEN claimed IS NULL;
-            COMMIT;
-            PERFORM fail(claimed), take_effect(claimed), mp_ack(claimed);
-            COMMIT;
-        END LOOP;
-    END LOOP;
-END
-$$;
-
 -- what the clients say of themselves: rolled_back ones must not be there
 CREATE TABLE tried (client int, n int, rolled_back boolean);
 CREATE TABLE acked (client int, n int, id uuid, round int);
 CREATE INDEX ON tried (n);
 CREATE TABLE settled (token uuid PRIMARY KEY, answer boolean, round int);
 EOS
+$node->safe_psql('postgres', CrashLoad::drain_procedure());
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $next_n = 0;
 
 # One client: single emits, transactions of two, transactions that roll back.
-# Every step is announced before and acknowledged after.
-sub write_script
+sub client_script
 {
-	my ($client, $settings) = @_;
-	my $file = "$dir/client$client.sql";
+	my ($client) = @_;
+	my $script = '';
 	my $emit = sub {
 		my ($n, $name) = @_;
 		my $kind = $n % 11 == 0 ? 'flaky' : $n % 23 == 0 ? 'bad' : 'ok';
@@ -146,32 +129,16 @@ sub write_script
 			$client, $n, $kind, $name);
 	};
 
-	open my $out, '>', $file or die $!;
-	print $out "$settings\n";
 	for (my $step = 0; $step < STEPS; $step++)
 	{
 		my $n = $next_n;
 
-		if ($step % 10 == 7)
-		{
-			$next_n += 2;
-			printf $out "\\echo try %d\n\\echo try %d\nBEGIN;\n%s\n%s\nCOMMIT;\n\\echo ack %d :a\n\\echo ack %d :b\n",
-			  $n, $n + 1, $emit->($n, 'a'), $emit->($n + 1, 'b'), $n, $n + 1;
-		}
-		elsif ($step % 10 == 3)
-		{
-			$next_n += 1;
-			printf $out "\\echo undo %d\nBEGIN;\n%s\nROLLBACK;\n", $n, $emit->($n, 'a');
-		}
-		else
-		{
-			$next_n += 1;
-			printf $out "\\echo try %d\n%s\n\\echo ack %d :a\n", $n, $emit->($n, 'a'), $n;
-		}
+		$next_n += $step % 10 == 7 ? 2 : 1;
+		$script .= $step % 10 == 7 ? CrashLoad::emit_two($n, $emit)
+		  : $step % 10 == 3 ? CrashLoad::emit_and_roll_back($n, $emit)
+		  : CrashLoad::emit_one($n, $emit);
 	}
-	print $out "\\echo finished\n";
-	close $out;
-	return $file;
+	return $script . "\\echo finished\n";
 }
 
 # One round of a consumer; the answer to its acknowledgement is told when it is
@@ -201,7 +168,6 @@ $statements
 \\echo settled :token :answer
 \\endif
 EOS
-	append_to_file("$dir/consumer_$name.sql", "\\i $dir/consume_$name.sql\n" x STEPS);
 }
 my %consumers = (1 => 'pull', 2 => 'pull', 3 => 'pull', 4 => 'ledger', 5 => 'ledger');
 
@@ -229,33 +195,21 @@ my (@clients, %consumer_pid, @sweepers);
 # that it cut short.  The server is up and quiet afterwards.
 sub crash_round
 {
-	my ($round, $settings, $kill) = @_;
+	my ($round, $kill) = @_;
 	my $cut_short = 0;
 
-	@clients = ();
-	for my $client (1 .. CLIENTS)
-	{
-		unlink "$dir/client$client.out";
-		append_to_file("$dir/client$client.out", '');
-		push @clients, MealPlannerCluster::run_script($node, write_script($client, $settings), "$dir/client$client.out");
-	}
+	@clients = map { CrashLoad::start_client($node, $dir, "client$_", client_script($_)) } 1 .. CLIENTS;
 	for my $consumer (keys %consumers)
 	{
-		unlink "$dir/consumer$consumer.out";
-		append_to_file("$dir/consumer$consumer.out", '');
-		$consumer_pid{$consumer} = MealPlannerCluster::run_script($node, "$dir/consumer_$consumers{$consumer}.sql",
-			"$dir/consumer$consumer.out", '-v', "consumer=$consumer", '-v', 'lease=' . LEASE);
+		$consumer_pid{$consumer} = CrashLoad::start_client($node, $dir, "consumer$consumer",
+			"\\i $dir/consume_$consumers{$consumer}.sql\n" x STEPS, '-v', "consumer=$consumer", '-v', 'lease=' . LEASE);
 	}
-	append_to_file("$dir/sweep.sql", 'CALL mp_sweep(60);') unless -f "$dir/sweep.sql";
-	@sweepers = map { MealPlannerCluster::run_script($node, "$dir/sweep.sql", "$dir/sweep$_.out") } 1 .. 2;
+	@sweepers = map { CrashLoad::start_client($node, $dir, "sweep$_", 'CALL mp_sweep(60);') } 1 .. 2;
 
-	MealPlannerCluster::wait_until(sub { acks_so_far() >= ACKS_BEFORE_KILL && claims_so_far() >= CLAIMS_BEFORE_KILL })
-	  or die 'no progress: ' . join '', map { slurp_file($_) } glob "$dir/*.out.err";
+	CrashLoad::wait_for_progress($dir, sub { acks_so_far() >= ACKS_BEFORE_KILL && claims_so_far() >= CLAIMS_BEFORE_KILL });
 	$kill->();
 	waitpid $_, 0 for @clients, values %consumer_pid, @sweepers;
-	MealPlannerCluster::wait_until(
-		sub { $node->psql('postgres', 'SELECT 1', on_error_die => 0) == 0 })
-	  or die 'the server did not come back';
+	MealPlannerCluster::wait_until_up($node);
 	# a session notices late that its client is gone
 	MealPlannerCluster::wait_until(sub { count(<<'EOS') == 0 }) or die 'sessions are left';
 SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -311,10 +265,7 @@ sub settle
 	{
 		MealPlannerCluster::sweep($node, 'postgres', $ahead);
 		$node->safe_psql('postgres', "SET meal_planner.clock_offset = $ahead; CALL drain()");
-		return 1 if $node->safe_psql('postgres', <<'EOS') eq 't';
-SELECT NOT EXISTS (TABLE meal_planner.delivery) AND NOT EXISTS (TABLE meal_planner.worker_batch)
-   AND NOT EXISTS (TABLE meal_planner.consumer_claim)
-EOS
+		return 1 if CrashLoad::is_idle($node);
 	}
 	return 0;
 }
@@ -468,7 +419,7 @@ for my $crash (@rounds)
 	my ($what, $kill) = @$crash;
 	my $last = $node->safe_psql('postgres', 'SELECT coalesce(max(position), 0) FROM meal_planner.event');
 
-	is(crash_round(++$round, '', $kill), CLIENTS, "$what: all clients were cut short");
+	is(crash_round(++$round, $kill), CLIENTS, "$what: all clients were cut short");
 	is(count($log_is_whole), 0, "$what: nothing acknowledged is lost");
 	my ($behind, $emitted) = split /\|/, $node->safe_psql('postgres', <<"EOS");
 SELECT max(position) > $last,
@@ -494,7 +445,7 @@ $node->restart;
 # Whatever writes the log out just before saves all: then another try.
 for my $try (100 .. 109)
 {
-	crash_round($try, '', sub { $node->kill9; MealPlannerCluster::start_again($node) });
+	crash_round($try, sub { $node->kill9; MealPlannerCluster::start_again($node) });
 	last if count($log_is_whole) > 0;
 }
 cmp_ok(count($log_is_whole), '>', 0, 'control: without synchronous_commit acknowledged events are lost, and it shows');

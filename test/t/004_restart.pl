@@ -143,8 +143,7 @@ for my $how ('restart', 'kill -9', 'restart')
 	push @claims, query("SELECT meal_planner.event_position(token) FROM mp_claim('held', 1, 86400)");
 	is(query("SELECT attempt FROM mp_claim('acked', 1, 0.001)"), 1, "clock back, $how: an event is claimed");
 	# the claim that ends the lease has that to commit, and comes back with nothing
-	my $again = '';
-	$again = query("SELECT attempt, mp_ack(token) FROM mp_claim('acked', 1, wait_seconds => 60)") until $again ne '';
+	my $again = MealPlannerCluster::wait_until(sub { return query("SELECT attempt, mp_ack(token) FROM mp_claim('acked', 1, wait_seconds => 60)") });
 	is($again, '2|t', "clock back, $how: and again when the lease has ended");
 
 	push @positions, split / /, emit_some(20);

@@ -19,19 +19,12 @@ sub query
 	return $node->safe_psql('postgres', $query);
 }
 
-sub wait_for_server
-{
-	MealPlannerCluster::wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 })
-	  or die 'the server did not come back';
-	return;
-}
-
 sub try_sweep
 {
 	my ($ahead) = @_;
 	my $status = $node->psql('postgres', "SET meal_planner.clock_offset = $ahead; CALL mp_sweep()");
 
-	wait_for_server();
+	MealPlannerCluster::wait_until_up($node);
 	return $status == 0 ? 'lived' : 'died';
 }
 
@@ -67,8 +60,7 @@ query('TRUNCATE broken');
 is(query("SELECT mp_redrive_dlq() ->> 'letters'"), 2 * $letters, 'they are to be redriven');
 
 is(try_sweep(0), 'died', 'the sweep dies in a handler');
-my ($done, $in_flight) = split /\|/, query('SELECT done, in_flight FROM mp_redrives');
-cmp_ok($in_flight, '>', 0, 'some letters are in flight');
+cmp_ok(query('SELECT in_flight FROM mp_redrives'), '>', 0, 'some letters are in flight');
 cmp_ok(query('SELECT count(*) FROM effects'), '<', 2 * $letters, 'not all have taken effect');
 is(query('SELECT count(*) - count(DISTINCT (n, subscription)) FROM effects'), 0, 'none twice');
 is(query("SELECT count(*) FROM meal_planner.delivery d JOIN mp_dlq l USING (event_id, subscription) WHERE l.status <> 'replaying'"),

@@ -12,6 +12,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use CrashLoad;
 use MealPlannerCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -98,8 +99,8 @@ $$;
 -- Consumers: what they were handed, committed with the claim.
 CREATE TABLE handed (subscription text, token uuid, event_id uuid, attempt int, detail jsonb, PRIMARY KEY (token, event_id));
 CREATE INDEX ON handed (event_id);
-CREATE FUNCTION claim(name text, lease float8, wait_seconds float8) RETURNS uuid LANGUAGE sql AS $$
-    WITH claimed AS MATERIALIZED (SELECT * FROM mp_claim(name, 20, lease, wait_seconds => wait_seconds)),
+CREATE FUNCTION claim(name text, consumer text, lease float8, wait_seconds float8) RETURNS uuid LANGUAGE sql AS $$
+    WITH claimed AS MATERIALIZED (SELECT * FROM mp_claim(name, 20, lease, consumer, wait_seconds => wait_seconds)),
     noted AS (INSERT INTO handed SELECT name, c.token, c.event_id, c.attempt, c.event -> 'detail' FROM claimed c)
     SELECT c.token FROM claimed c LIMIT 1
 $$;
@@ -116,23 +117,6 @@ CREATE FUNCTION take_effect(claimed uuid) RETURNS void LANGUAGE sql AS $$
     SELECT h.subscription, h.event_id, meal_planner.event_position(h.event_id), (h.detail ->> 'n')::int, h.detail ->> 'order'
       FROM handed h WHERE h.token = claimed AND NOT wants_to_fail(h)
 $$;
-CREATE PROCEDURE drain() LANGUAGE plpgsql AS $$
-DECLARE
-    name    text;
-    claimed uuid;
-BEGIN
-    FOREACH name IN ARRAY '{pull,ledger}'::text[] LOOP
-        LOOP
-            claimed := claim(name, 10, 0);
-            EXIT WHEN claimed IS NULL;
-            COMMIT;
-            PERFORM fail(claimed), take_effect(claimed), mp_ack(claimed);
-            COMMIT;
-        END LOOP;
-    END LOOP;
-END
-$$;
-
 -- Owners of operations.  What is done under a lease is done at a gate, which
 -- refuses tokens older than one it has seen.
 CREATE TABLE done (operation text, key text, token uuid, who text);
@@ -213,6 +197,7 @@ CREATE TABLE told (round int, client int, line int, permit bigint, outcome text,
 CREATE TABLE starts (handler text, event_id uuid, attempt int, generation int);
 CREATE TABLE crash (at timestamptz DEFAULT clock_timestamp());
 EOS
+$node->safe_psql('postgres', CrashLoad::drain_procedure());
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $next_n = 0;
@@ -241,19 +226,16 @@ sub emitter_step
 {
 	my ($client) = @_;
 	my $way = rand();
+	my $emit = sub { return emit($client, @_) };
 
 	if ($way < 0.1)
 	{
-		my ($n, $wait) = ($next_n, one_of('', '', "SELECT pg_sleep(0.02) \\g /dev/null\n"));
-
 		$next_n += 2;
-		return sprintf "\\echo try %d\n\\echo try %d\nBEGIN;\n%s\n%s%s\nCOMMIT;\n\\echo ack %d :a\n\\echo ack %d :b\n",
-		  $n, $n + 1, emit($client, $n, 'a'), $wait, emit($client, $n + 1, 'b'), $n, $n + 1;
+		return CrashLoad::emit_two($next_n - 2, $emit, one_of('', '', "SELECT pg_sleep(0.02) \\g /dev/null\n"));
 	}
 	if ($way < 0.2)
 	{
-		my $n = $next_n++;
-		return sprintf "\\echo undo %d\nBEGIN;\n%s\nROLLBACK;\n", $n, emit($client, $n, 'a');
+		return CrashLoad::emit_and_roll_back($next_n++, $emit);
 	}
 	if ($way < 0.35)
 	{
@@ -267,8 +249,7 @@ sub emitter_step
 			: qq(SELECT mp_emit_event('Load', '$detail', 'load', idempotency_key => 'key $n') AS a \\gset\n))
 		  . "\\echo ack $n :a\n";
 	}
-	my $n = $next_n++;
-	return sprintf "\\echo try %d\n%s\n\\echo ack %d :a\n", $n, emit($client, $n, 'a'), $n;
+	return CrashLoad::emit_one($next_n++, $emit);
 }
 
 sub owner_step
@@ -319,7 +300,7 @@ sub operator_step
 
 my %consumer_step = (
 	pull => <<'EOS',
-SELECT token IS NOT NULL AS any, token FROM claim('pull', 0.5, 0.2) AS token \gset
+SELECT token IS NOT NULL AS any, token FROM claim('pull', 'pull', 0.5, 0.2) AS token \gset
 \if :any
 SELECT fail(:'token'), take_effect(:'token') \g /dev/null
 SELECT mp_ack(:'token') AS answer \gset
@@ -327,7 +308,7 @@ SELECT mp_ack(:'token') AS answer \gset
 \endif
 EOS
 	ledger => <<'EOS');
-SELECT token IS NOT NULL AS any, token FROM claim('ledger', 0.5, 0.2) AS token \gset
+SELECT token IS NOT NULL AS any, token FROM claim('ledger', 'ledger', 0.5, 0.2) AS token \gset
 \if :any
 BEGIN;
 SELECT take_effect(:'token'), fail(:'token') AS failed \gset
@@ -349,12 +330,7 @@ sub run_client
 {
 	my ($name, $script) = @_;
 
-	open my $out, '>', "$dir/$name.sql" or die $!;
-	print $out $script, "\\echo finished\n";
-	close $out;
-	unlink "$dir/$name.out";
-	append_to_file("$dir/$name.out", '');
-	$running{$name} = MealPlannerCluster::run_script($node, "$dir/$name.sql", "$dir/$name.out");
+	$running{$name} = CrashLoad::start_client($node, $dir, $name, $script);
 	return;
 }
 
@@ -474,13 +450,11 @@ for my $victim (@sequence)
 {
 	$round++;
 	start_load($round);
-	MealPlannerCluster::wait_until(\&has_progressed)
-	  or die 'no progress: ' . join "\n", map { "$_: " . slurp_file($_) } glob "$dir/*.out.err";
+	CrashLoad::wait_for_progress($dir, \&has_progressed);
 	sleep rand 0.3;
 	$kill{$victim}->();
 	waitpid $_, 0 for values %running;
-	MealPlannerCluster::wait_until(sub { $node->psql('postgres', 'SELECT 1', on_error_die => 0) == 0 })
-	  or die 'the server did not come back';
+	MealPlannerCluster::wait_until_up($node);
 	query('INSERT INTO crash DEFAULT VALUES');
 	query(read_what_was_said($round));
 	%running = ();
@@ -505,10 +479,8 @@ EOS
 
 sub is_quiet
 {
-	return query(<<'EOS') eq 't';
-SELECT NOT EXISTS (TABLE meal_planner.delivery) AND NOT EXISTS (TABLE meal_planner.worker_batch)
-   AND NOT EXISTS (TABLE meal_planner.consumer_claim)
-   AND NOT EXISTS (SELECT FROM mp_subscriptions s WHERE s.lag_events > 0 AND NOT s.builtin)
+	return CrashLoad::is_idle($node) && query(<<'EOS') eq 't';
+SELECT NOT EXISTS (SELECT FROM mp_subscriptions s WHERE s.lag_events > 0 AND NOT s.builtin)
    AND NOT EXISTS (SELECT FROM mp_redrives WHERE ended_at IS NULL)
 EOS
 }

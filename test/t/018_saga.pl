@@ -112,11 +112,6 @@ my @crew = map
 		'<', \undef, '>', '/dev/null', '2>&1')
 } ('CALL mp_sweep(1)', 'CALL mp_sweep(1)', 'CALL work(20)', 'CALL work(20)');
 
-sub up
-{
-	return MealPlannerCluster::wait_until(sub { my ($status) = $node->psql('postgres', 'SELECT 1'); return defined $status && $status == 0 });
-}
-
 my $started = 0;
 my %killed = (session => 0, process => 0, server => 0);
 for my $round (1 .. ROUNDS)
@@ -142,7 +137,7 @@ for my $round (1 .. ROUNDS)
 			$killed{session}++;
 		}
 	}
-	ok(up(), "round $round: the server is there");
+	MealPlannerCluster::wait_until_up($node);
 }
 cmp_ok($killed{$_}, '>', 0, "some were killed: $_") for sort keys %killed;
 
@@ -156,7 +151,7 @@ EOS
 	sleep 0.5;
 	my ($status, $left) = $node->psql('postgres', 'SELECT count(*) FROM meal_planner.saga WHERE ended_at IS NULL');
 	return defined $left && $left eq '0';
-}, 120);
+});
 open my $file, '>', $stop or die $!;
 close $file;
 $_->finish for @crew;

@@ -88,13 +88,21 @@ sub run_script
 {
 	my ($node, $script, $output, @arguments) = @_;
 	my $psql = $node->installed_command('psql');
-	my $pid = fork();
+	my $pid;
+
+	# so that whoever looks finds no output of before, and no file missing
+	for my $file ($output, "$output.err")
+	{
+		open my $new, '>', $file or die "$file: $!";
+		close $new;
+	}
+	$pid = fork();
 
 	die "could not fork: $!" unless defined $pid;
 	if ($pid == 0)
 	{
-		open STDOUT, '>', $output;
-		open STDERR, '>', "$output.err";
+		open STDOUT, '>>', $output;
+		open STDERR, '>>', "$output.err";
 		exec($psql, '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', @arguments,
 			'-d', $node->connstr('postgres'), '-f', $script)
 		  or POSIX::_exit(127);
@@ -127,6 +135,16 @@ sub start_again
 	wait_until(sub { PostgreSQL::Test::Utils::system_log(@start) == 0 })
 	  or die 'the server did not start again';
 	$node->_update_pid(1);
+	return;
+}
+
+# wait_until_up(node): until it answers, after somebody has killed one of its processes.
+sub wait_until_up
+{
+	my ($node) = @_;
+
+	wait_until(sub { my ($status) = $node->psql('postgres', 'SELECT 1'); return defined $status && $status == 0 })
+	  or die 'the server did not come back';
 	return;
 }
 
