@@ -31,7 +31,7 @@ CREATE TABLE meal_planner.dead_letter (
 COMMENT ON TABLE meal_planner.dead_letter IS
 'dead letters; subscription '''' for one sent without; a row that fails again is reopened';
 COMMENT ON COLUMN meal_planner.dead_letter.reason IS
-'why it was given up: permanent, max_attempts, max_age, crash, sent (mp_send_to_dlq) or unsubscribed';
+'why it was given up: permanent, max_attempts, max_age, unknown_outcome, crash, sent (mp_send_to_dlq) or unsubscribed';
 COMMENT ON COLUMN meal_planner.dead_letter.alert_id IS
 'the alert that was raised when it became dead, NULL: none; another one follows only when it becomes dead again';
 COMMENT ON COLUMN meal_planner.dead_letter.history IS

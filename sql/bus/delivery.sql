@@ -25,7 +25,7 @@ CREATE TABLE meal_planner.delivery (
     PRIMARY KEY (account, subscription, position)
 );
 COMMENT ON TABLE meal_planner.delivery IS
-'deliveries that are due, scheduled or running; the error is that of the last attempt';
+'deliveries that are due, scheduled, blocked or running; the error is that of the last attempt';
 COMMENT ON COLUMN meal_planner.delivery.attempt IS
 'attempts started, the inline one included; committed before a handler starts';
 COMMENT ON COLUMN meal_planner.delivery.crashes IS 'attempts whose worker died';

@@ -34,7 +34,7 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.mp_set_retention(float8, text) IS
 'keeps events for that many days (a fraction is a part of a day), NULL for ever, which is the default. The sweep then drops partitions of the log whose last moment is older, once every worker and pull subscription has passed them and no delivery waits for one of their events; events of dead letters that wait for somebody are kept.
-scope history: what was settled longer ago is removed: dead letters that are resolved or discarded, with their attempts and alerts, changes of circuit breakers, and redrives that have ended; NULL for 90, which is the default.
+scope history: what was settled longer ago is removed: dead letters that are resolved or discarded, with their attempts and alerts, alerts of pauses, changes of circuit breakers, and redrives that have ended; NULL for 90, which is the default.
 scope saga: sagas that ended longer ago are removed, with their logs; NULL for 30, which is the default. MP400';
 
 CREATE FUNCTION meal_planner.partition_holder(partition regclass) RETURNS text

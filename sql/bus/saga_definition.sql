@@ -64,7 +64,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_define_saga';
 COMMENT ON FUNCTION @extschema@.mp_define_saga(text, jsonb) IS
 'defines what a saga does and returns the version: a new one, or the present one when nothing has changed. Sagas already started stay on theirs.
-definition: {"steps": [...], "deadline_seconds", "on_completed": {"emit": detail type}, "on_compensated": {"emit": detail type}}; a step: {"name", "kind": compensatable|read_only|pivot|retriable, "run": "f(jsonb)" or "service": name, "undo": "g(jsonb)" or "undo_service": name, "after": [names] (default: the step before), "retry": policy, "timeout_seconds", "breaker"}.
+definition: {"steps": [...], "deadline_seconds", "on_completed": {"emit": detail type}, "on_compensated": {"emit": detail type}, "locks": [names, such as "order:{input.id}"]}; a step: {"name", "kind": compensatable|read_only|pivot|retriable, "run": "f(jsonb)" or "service": name, "undo": "g(jsonb)" or "undo_service": name, "after": [names] (default: the step before), "retry": policy, "undo_retry": policy, "timeout_seconds", "breaker"}.
 Functions take jsonb and return jsonb or void; they run as the caller of mp_define_saga, with the caller''s present search_path.
 Errors: MP400 naming the step and what is wrong, MP403 without EXECUTE on a function, MP503.';
 

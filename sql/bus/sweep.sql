@@ -167,7 +167,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases that are over, sees to deliveries whose subscription is gone and to orphans of an order, and that keys are remembered long enough';
+COMMENT ON FUNCTION meal_planner.sweep_maintain() IS 'makes the next partitions, empties the default one, ends leases of consumers that are over, sees to deliveries whose subscription is gone and to orphans of an order, and that keys are remembered long enough';
 
 CREATE FUNCTION meal_planner.next_due() RETURNS timestamptz
 LANGUAGE sql VOLATILE SECURITY DEFINER

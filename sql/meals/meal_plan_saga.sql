@@ -62,7 +62,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.on_meal_plan_cancelled(meal_planner.event) IS 'marks a plan as cancelled';
+COMMENT ON FUNCTION meal_planner.on_meal_plan_cancelled(meal_planner.event) IS 'handler: marks a plan as cancelled; the same again changes nothing';
 
 CREATE FUNCTION meal_planner.saga_create_list(step jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
