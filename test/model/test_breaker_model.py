@@ -275,11 +275,6 @@ class Breakers(RuleBasedStateMachine):
         assert abs(found["open_seconds"] - breaker.open_length) < 1e-3
         assert found["counters"] == {name: breaker.counters[name] for name in found["counters"]}
 
-    @invariant()
-    def there_are_never_more_probes_than_permits_when_one_is_given(self):
-        if hasattr(self, "breaker") and self.breaker.state != "half-open":
-            assert not self.breaker.out
-
     def teardown(self):
         if not hasattr(self, "breaker"):
             return
