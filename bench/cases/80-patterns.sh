@@ -5,7 +5,7 @@
 for keys in events operations; do
 	title="emit with idempotency keys, 8 clients"
 	[ $keys = events ] || title="mp_mark_processed, 8 clients"
-	pair purge-$keys 0.9 "calls/s" "$title, while $fill expired ones are purged, against nobody purging" ours \
+	pair purge-$keys 0.9 "calls/s" "$title, while a sweep every second purges $fill expired ones, against nobody purging" ours \
 		"purged $keys no" "purged $keys yes"
 done
 
