@@ -14,6 +14,7 @@
 #include "bus/position.h"
 #include "bus/wakeup.h"
 #include "catalog/pg_type.h"
+#include "core/envelope.h"
 #include "executor/spi.h"
 #include "pgcompat.h"
 #include "utils/builtins.h"
@@ -34,6 +35,19 @@ typedef struct Start
 	int			hops;
 	TimestampTz now;
 } Start;
+
+/* Its events will be of that account: what can be one is said in one place. */
+static void
+check_account(text *account)
+{
+	MpEnvelope	envelope = {
+		.detail_type = {"Any", 3}, .account = {VARDATA_ANY(account), VARSIZE_ANY_EXHDR(account)}, .detail_is_object = true
+	};
+	MpEnvelopeError error;
+
+	if (!mp_envelope_check(&envelope, &error))
+		mp_refuse_argument("%s", error.message);
+}
 
 static Start
 check_arguments(FunctionCallInfo fcinfo)
@@ -56,8 +70,7 @@ check_arguments(FunctionCallInfo fcinfo)
 		mp_refuse_argument("input must not be larger than 512 KiB");
 	if (start.key != NULL && (VARSIZE_ANY_EXHDR(start.key) == 0 || VARSIZE_ANY_EXHDR(start.key) > LONGEST_KEY))
 		mp_refuse_argument("idempotency_key must have between 1 and %d bytes", LONGEST_KEY);
-	if (VARSIZE_ANY_EXHDR(start.account) == 0 || VARSIZE_ANY_EXHDR(start.account) > 255)
-		mp_refuse_argument("account must have between 1 and 255 bytes");
+	check_account(start.account);
 	if (start.hops > mp_max_hops)
 		ereport(ERROR,
 				(errcode(MP_ERRCODE_LOOP),

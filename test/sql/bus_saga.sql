@@ -76,6 +76,13 @@ SELECT mp_start_saga('five', '{}');
 SELECT mp_start_saga(NULL, '{}');
 SELECT mp_start_saga('four', '[]');
 SELECT mp_start_saga('four', '{}', '');
+-- what is no account of an event is none of a saga
+SELECT mp_start_saga('four', '{}', account => '');
+SELECT mp_start_saga('four', '{}', account => repeat('x', 129));
+SELECT mp_start_saga('four', '{}', account => E'a\nb');
+BEGIN;
+SELECT mp_start_saga('four', '{}', account => repeat('é', 128)) IS NOT NULL AS started;
+ROLLBACK;
 SELECT mp_start_saga('four', '{}', 'k') AS id \gset
 SELECT mp_start_saga('four', '{}', 'k') = :'id' AS the_same;
 SELECT mp_start_saga('four', '{"n": 1}', 'k');
