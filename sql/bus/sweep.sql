@@ -59,9 +59,11 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    claimed meal_planner.claim;
-    turn    int;
-    let_on  boolean;
+    began    timestamptz := clock_timestamp();
+    believed timestamptz := began - interval '100 ms';
+    claimed  meal_planner.claim;
+    turn     int;
+    let_on   boolean;
 BEGIN
     PERFORM meal_planner.read_committed_only();
     IF NOT meal_planner.sweep_time_left() THEN
@@ -77,19 +79,23 @@ BEGIN
     -- others, of which none keeps another one waiting for ever, nor do deliveries.
     turn := meal_planner.sweep_turn();
     IF turn % 8 <> 0 THEN
-        claimed := meal_planner.claim_delivery(token);
+        claimed := meal_planner.claim_delivery(token, believed);
     END IF;
     FOR n IN 0 .. 3 LOOP
         EXIT WHEN claimed.account IS NOT NULL;
         CASE (turn + turn / 8 + n) % 4
             WHEN 0 THEN claimed := meal_planner.claim_redrive();
-            WHEN 1 THEN claimed := meal_planner.claim_batch(token);
+            WHEN 1 THEN claimed := meal_planner.claim_batch(token, believed => believed);
             WHEN 2 THEN claimed := meal_planner.claim_replay(token);
             ELSE claimed := meal_planner.claim_sagas(token);
         END CASE;
     END LOOP;
-    IF claimed.account IS NULL AND turn % 8 = 0 THEN
-        claimed := meal_planner.claim_delivery(token);
+    -- With nothing else to do, what was looked for in vain before this call is looked for again.
+    IF claimed.account IS NULL THEN
+        claimed := meal_planner.claim_delivery(token, began);
+    END IF;
+    IF claimed.account IS NULL THEN
+        claimed := meal_planner.claim_batch(token, believed => began);
     END IF;
     PERFORM meal_planner.notify_consumers(claimed.account IS NULL);
     IF claimed.account IS NULL AND let_on THEN

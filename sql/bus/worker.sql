@@ -38,7 +38,7 @@ COMMENT ON FUNCTION meal_planner.worker_is_dead(bigint) IS
 CREATE FUNCTION meal_planner.run_batch(
     account text, subscription text, after_position bigint, up_to bigint, replay bigint DEFAULT 0)
 RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mp_run_batch';
 COMMENT ON FUNCTION meal_planner.run_batch(text, text, bigint, bigint, bigint) IS
 'runs the handler of a worker subscription, or that of any for a replay, for a stretch of the log; failures become deliveries';
@@ -173,6 +173,27 @@ $$;
 COMMENT ON FUNCTION meal_planner.move_cursor(text, text, bigint, bigint) IS
 'ends a batch: the cursor moves from after_position to up_to';
 
+-- A look for work goes through all accounts and subscriptions.  What it finds is
+-- a round of this session's sweep, which does a unit of work of each before it
+-- looks again: src/bus/sweep_round.c.
+
+CREATE FUNCTION meal_planner.sweep_round_begin(kind text, began timestamptz, accounts text[], subscriptions text[]) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_round_begin';
+COMMENT ON FUNCTION meal_planner.sweep_round_begin(text, timestamptz, text[], text[]) IS
+'what a look that began then has found, for work of a kind (delivery, batch); NULL: nothing, or nothing that could be claimed';
+
+CREATE FUNCTION meal_planner.sweep_round_next(kind text, OUT account text, OUT subscription text) RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_round_next';
+COMMENT ON FUNCTION meal_planner.sweep_round_next(text) IS 'where to look next; NULL when the round is over';
+
+CREATE FUNCTION meal_planner.sweep_round_wanted(kind text, believed timestamptz) RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mp_sweep_round_wanted';
+COMMENT ON FUNCTION meal_planner.sweep_round_wanted(text, timestamptz) IS
+'whether to look for work of a kind: not when the last look was in vain and began after that moment; NULL: always';
+
 CREATE FUNCTION meal_planner.delivery_queues(
     OUT account text, OUT subscription text, OUT due timestamptz, OUT has_budget boolean)
 RETURNS SETOF record
@@ -220,7 +241,7 @@ $$;
 COMMENT ON FUNCTION meal_planner.delivery_queues() IS
 'accounts and subscriptions that have deliveries for the sweep, and when the next of each is due: not before its circuit breaker may be tried, nor a retry before there is budget for one; not those that are paused or where all is blocked';
 
-CREATE FUNCTION meal_planner.claim_delivery(token bigint) RETURNS meal_planner.claim
+CREATE FUNCTION meal_planner.claim_delivery(token bigint, believed timestamptz DEFAULT NULL) RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
@@ -228,19 +249,35 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment timestamptz := meal_planner.clock();
-    source record;
-    due    record;
+    moment     timestamptz := meal_planner.clock();
+    looked     boolean := false;
+    began      timestamptz;
+    source     record;
+    has_budget boolean;
+    due        record;
 BEGIN
-    FOR source IN
-        SELECT q.account, q.subscription, q.has_budget FROM meal_planner.delivery_queues() q
-         WHERE q.due <= moment
-         ORDER BY q.due
     LOOP
+        source := meal_planner.sweep_round_next('delivery');
+        IF source.account IS NULL THEN
+            EXIT WHEN looked OR NOT meal_planner.sweep_round_wanted('delivery', believed);
+            looked := true;
+            began := clock_timestamp();
+            PERFORM meal_planner.sweep_round_begin('delivery', began, array_agg(q.account ORDER BY q.due),
+                                                   array_agg(q.subscription ORDER BY q.due))
+               FROM meal_planner.delivery_queues() q
+              WHERE q.due <= moment;
+            CONTINUE;
+        END IF;
+        -- It may have been paused meanwhile, or its circuit breaker has opened.
+        SELECT s.options ? 'retry_budget' INTO has_budget
+          FROM meal_planner.subscription s
+         WHERE s.name = source.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
+           AND coalesce(meal_planner.breaker_retry_at(s.options ->> 'breaker') <= moment, true);
+        CONTINUE WHEN NOT FOUND;
         -- The order lock of a subscription may be held by a transaction that
         -- takes its time: its ordered deliveries wait then, we do not.
         LOOP
-            IF source.has_budget AND meal_planner.retry_ready_at(source.subscription) IS NOT NULL THEN
+            IF has_budget AND meal_planner.retry_ready_at(source.subscription) IS NOT NULL THEN
                 SELECT d.position, d.order_key, d.attempt INTO due
                   FROM meal_planner.delivery d
                  WHERE d.account = source.account AND d.subscription = source.subscription
@@ -266,18 +303,21 @@ BEGIN
                 CONTINUE;
             END IF;
             -- another sweep may have taken the last token meanwhile
-            CONTINUE WHEN source.has_budget AND due.attempt > 0 AND NOT meal_planner.take_retry(source.subscription);
+            CONTINUE WHEN has_budget AND due.attempt > 0 AND NOT meal_planner.take_retry(source.subscription);
             UPDATE meal_planner.delivery u
                SET token = $1, attempt = u.attempt + 1
              WHERE u.account = source.account AND u.subscription = source.subscription AND u.position = due.position;
             RETURN (source.account, source.subscription, due.position, NULL::bigint, 0::bigint);
         END LOOP;
     END LOOP;
+    IF looked THEN
+        PERFORM meal_planner.sweep_round_begin('delivery', began, NULL, NULL);
+    END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.claim_delivery(bigint) IS
-'claims one delivery that is due, counting the attempt; NULL when there is none';
+COMMENT ON FUNCTION meal_planner.claim_delivery(bigint, timestamptz) IS
+'claims one delivery that is due, counting the attempt, of one account and subscription after the other; NULL when there is none. believed: a look in vain that began after that moment is not repeated';
 
 CREATE FUNCTION meal_planner.batch_size(subscription text) RETURNS int
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -285,29 +325,88 @@ AS 'MODULE_PATHNAME', 'mp_batch_size';
 COMMENT ON FUNCTION meal_planner.batch_size(text) IS
 'how many events this session''s next batch of a subscription holds: more while its handler is fast and does not fail';
 
-CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT NULL) RETURNS meal_planner.claim
+CREATE FUNCTION meal_planner.batch_sources(OUT account text, OUT subscription text) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_bitmapscan = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off -- by the indexes
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- An index probe for each account and partition, and two for each account
+    -- and subscription, however many events there are.
+    RETURN QUERY
+    WITH RECURSIVE worker AS MATERIALIZED (
+        SELECT s.name, s.start_position
+          FROM meal_planner.subscription s
+         WHERE s.mode = 'worker' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
+           AND meal_planner.breaker_retry_at(s.options ->> 'breaker') IS NULL),
+    known (account) AS (
+        SELECT (SELECT e.account FROM meal_planner.event e ORDER BY e.account LIMIT 1)
+         WHERE EXISTS (SELECT FROM worker)
+        UNION ALL
+        SELECT (SELECT e.account FROM meal_planner.event e
+                 WHERE e.account > k.account ORDER BY e.account LIMIT 1)
+          FROM known k
+         WHERE k.account IS NOT NULL)
+    SELECT k.account, w.name
+      FROM known k
+      JOIN worker w ON k.account IS NOT NULL
+      LEFT JOIN LATERAL (
+           SELECT c.position FROM meal_planner.subscription_cursor c
+            WHERE c.account = k.account AND c.subscription = w.name
+            ORDER BY c.account DESC, c.subscription DESC, c.position DESC
+            LIMIT 1) moved ON true
+      CROSS JOIN LATERAL (SELECT greatest(moved.position, w.start_position) AS position) cursor
+     WHERE (SELECT e.position FROM meal_planner.event e
+             WHERE e.account = k.account AND e.position > cursor.position
+             ORDER BY e.account, e.position LIMIT 1) IS NOT NULL
+       AND NOT EXISTS (SELECT FROM meal_planner.worker_batch b
+                        WHERE b.account = k.account AND b.subscription = w.name AND b.replay = 0
+                          AND b.after_position = cursor.position)
+     ORDER BY cursor.position;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.batch_sources() IS
+'accounts and worker subscriptions for which there are events behind the cursor, the furthest behind first; not those that a worker is running';
+
+CREATE FUNCTION meal_planner.claim_batch(token bigint, max_events int DEFAULT NULL, believed timestamptz DEFAULT NULL)
+RETURNS meal_planner.claim
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off -- in the order of the index
-SET jit = off -- the few subscriptions do need a sort, which then seems costly enough to be compiled
+SET jit = off
 AS $$
+#variable_conflict use_column
 DECLARE
-    bound   bigint;
+    looked  boolean := false;
+    began   timestamptz;
+    place   record;
     source  record;
+    bound   bigint;
     last    bigint;
     far     bigint;
     hit     bigint;
     matched boolean;
 BEGIN
-    FOR source IN
-        SELECT a.account, s.name, s.pattern,
-               greatest(meal_planner.cursor_position(a.account, s.name), s.start_position) AS cursor
-          FROM meal_planner.subscription s,
-               LATERAL meal_planner.accounts(s.start_position) a (account)
-         WHERE s.mode = 'worker' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
-           AND meal_planner.breaker_retry_at(s.options ->> 'breaker') IS NULL
-         ORDER BY cursor
     LOOP
+        place := meal_planner.sweep_round_next('batch');
+        IF place.account IS NULL THEN
+            EXIT WHEN looked OR NOT meal_planner.sweep_round_wanted('batch', believed);
+            looked := true;
+            began := clock_timestamp();
+            PERFORM meal_planner.sweep_round_begin('batch', began, array_agg(b.account ORDER BY b.n), array_agg(b.subscription ORDER BY b.n))
+               FROM meal_planner.batch_sources() WITH ORDINALITY AS b (account, subscription, n);
+            CONTINUE;
+        END IF;
+        SELECT place.account AS account, s.name, s.pattern,
+               greatest(meal_planner.cursor_position(place.account, s.name), s.start_position) AS cursor
+          INTO source
+          FROM meal_planner.subscription s
+         WHERE s.name = place.subscription
+           AND s.mode = 'worker' AND s.paused_at IS NULL AND NOT meal_planner.is_broken(s.name)
+           AND meal_planner.breaker_retry_at(s.options ->> 'breaker') IS NULL;
+        CONTINUE WHEN NOT FOUND;
         -- The bound first, the snapshot of the next statement second.
         bound := meal_planner.read_bound(source.account);
         SELECT max(page.position) INTO last
@@ -355,11 +454,14 @@ BEGIN
         RETURN (source.account, source.name, source.cursor, CASE WHEN matched THEN last ELSE source.cursor END,
                 0::bigint);
     END LOOP;
+    IF looked THEN
+        PERFORM meal_planner.sweep_round_begin('batch', began, NULL, NULL);
+    END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION meal_planner.claim_batch(bigint, int) IS
-'claims the next events of the worker subscription that is furthest behind, at most max_events (NULL: batch_size); up_to equal to position: they matched nothing and are passed already';
+COMMENT ON FUNCTION meal_planner.claim_batch(bigint, int, timestamptz) IS
+'claims the next events of a worker subscription in an account, of one after the other, the furthest behind first; at most max_events (NULL: batch_size); up_to equal to position: they matched nothing and are passed already. believed: as for claim_delivery';
 
 CREATE FUNCTION meal_planner.replay_queues(OUT account text, OUT subscription text, OUT replay bigint, OUT due timestamptz)
 RETURNS SETOF record

@@ -10,6 +10,7 @@
 #include "bus/bus.h"
 #include "bus/notice.h"
 #include "bus/position.h"
+#include "bus/sweep_round.h"
 #include "bus/wakeup.h"
 
 #include "access/xact.h"
@@ -101,6 +102,7 @@ mp_sweep_begin(PG_FUNCTION_ARGS)
 		? GetCurrentTimestamp() + (int64) (max_seconds * USECS_PER_SEC) : 0;
 	turn = 0;
 	next_chores = 0;
+	mp_sweep_forget_rounds();
 	mp_notice_begin_sweep(deadline);
 	PG_RETURN_INT64(my_token);
 }
