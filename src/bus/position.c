@@ -203,7 +203,8 @@ remember_database(void)
  * The highest number of the position clock that this database has stored.  The
  * log has no index on position alone: one probe per account finds it.  Other
  * tables hold numbers of the same clock that are above the last event: ids, the
- * tokens of workers and consumers, and the places where subscriptions start.
+ * tokens of workers and consumers, the places where subscriptions start, and the
+ * order in which something has happened to a saga.
  */
 static int64
 highest_stored_position(void)
@@ -227,6 +228,14 @@ highest_stored_position(void)
 		" UNION ALL SELECT pg_catalog.max(k.number) FROM meal_planner.consumer_claim k"
 		" UNION ALL SELECT pg_catalog.max(r.id) FROM meal_planner.replay r"
 		" UNION ALL SELECT pg_catalog.max(t.id) FROM meal_planner.redrive t"
+		" UNION ALL SELECT pg_catalog.max(b.token) FROM meal_planner.saga_batch b"
+		" UNION ALL SELECT pg_catalog.max(k.since) FROM meal_planner.saga_lock k"
+		/* the last entry of each saga that may get another one */
+		" UNION ALL SELECT pg_catalog.max(l.seq) FROM"
+		" (SELECT s.account, s.id FROM meal_planner.saga s WHERE s.due_at IS NOT NULL"
+		" UNION ALL SELECT o.account, o.saga_id FROM meal_planner.saga_step o) s,"
+		" LATERAL (SELECT l.seq FROM meal_planner.saga_log l WHERE l.account OPERATOR(pg_catalog.=) s.account"
+		" AND l.saga_id OPERATOR(pg_catalog.=) s.id ORDER BY l.seq DESC LIMIT 1) l"
 		" UNION ALL SELECT pg_catalog.max(c.position) FROM meal_planner.subscription_cursor c"
 		" UNION ALL SELECT pg_catalog.max(s.start_position) FROM meal_planner.subscription s"
 		" WHERE (s.options OPERATOR(pg_catalog.->>) 'start'::pg_catalog.text) IS NULL"

@@ -107,8 +107,10 @@ EOS
 is(query("SELECT count(*) FROM mp_alerts"), 1, 'clock back: there is an alert');
 
 # The last thing that a life of the server does: of two subscriptions, a claim
-# that stays out, and one that is acknowledged.  Two events wait in each.
+# that stays out, and one that is acknowledged.  Two events wait in each.  Then a
+# step of a saga is begun.
 my @claims;
+my $step;
 
 sub claim_last
 {
@@ -116,8 +118,12 @@ sub claim_last
 	query('SELECT meal_planner.next_position() FROM generate_series(1, 10)');
 	query("SELECT mp_ack(token) FROM mp_claim('acked', 1)");
 	push @claims, query("SELECT meal_planner.event_position(token) FROM mp_claim('held', 1, 86400)");
+	query("SELECT mp_start_saga('last', '{}')");
+	query("SELECT meal_planner.claim_sagas(1); SELECT meal_planner.run_sagas('local', 1)");
+	$step = query("SELECT token FROM mp_claim_saga_steps('last')");
 	return;
 }
+query(q{SELECT mp_define_saga('last', '{"steps": [{"name": "a", "kind": "pivot", "service": "last"}]}')});
 query(<<'EOS');
 SELECT mp_subscribe(name, '{"detail-type":["Pulled"]}', mode => 'pull', options => '{"base_delay":0.001}')
   FROM unnest('{held,acked}'::text[]) name
@@ -138,6 +144,11 @@ for my $how ('restart', 'kill -9', 'restart')
 		MealPlannerCluster::start_again($node);
 	}
 	cmp_ok(query('SELECT extract(epoch FROM clock_timestamp() - meal_planner.clock())::int'), '==', 3600, "clock back, $how: it is an hour behind");
+
+	# the order of a saga's log comes from the same clock
+	is(query("SELECT mp_complete_saga_step('$step', NULL)"), 'completed', "clock back, $how: a saga goes on");
+	is(query('SELECT DISTINCT string_agg(l.entry, \' \' ORDER BY l.seq) FROM meal_planner.saga_log l GROUP BY l.saga_id'), 'started succeeded completed',
+		"clock back, $how: and its log is in order");
 
 	# numbers of claims come from the same clock
 	push @claims, query("SELECT meal_planner.event_position(token) FROM mp_claim('held', 1, 86400)");
