@@ -111,7 +111,7 @@ extern struct Tuplestorestate *mp_begin_rows(FunctionCallInfo fcinfo, TupleDesc 
 extern double mp_random_share(void);
 
 /* MP400: an argument is wrong. */
-extern void mp_refuse_argument(const char *format, ...) pg_attribute_printf(1, 2) pg_attribute_noreturn();
+extern _Noreturn void mp_refuse_argument(const char *format, ...) pg_attribute_printf(1, 2);
 
 /* A C string as text, NULL as SQL NULL. */
 extern Datum mp_text_or_null(const char *string, bool *isnull);
