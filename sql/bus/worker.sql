@@ -68,13 +68,22 @@ BEGIN
         SELECT b.token FROM meal_planner.worker_batch b
     LOOP
         CONTINUE WHEN NOT meal_planner.worker_is_dead(dead);
-        FOR orphan IN SELECT * FROM meal_planner.delivery d WHERE d.token = dead FOR UPDATE SKIP LOCKED LOOP
+        -- The order lock may be held by a transaction that takes its time: what
+        -- needs it is left to a later look.
+        FOR orphan IN
+            SELECT * FROM meal_planner.delivery d
+             WHERE d.token = dead AND (d.order_key IS NULL OR meal_planner.try_order_lock(d.account, d.subscription))
+               FOR UPDATE SKIP LOCKED
+        LOOP
             PERFORM meal_planner.fail_delivery(orphan.account, orphan.subscription, orphan.position, true,
                                                NULL, 'the worker died while the handler ran');
         END LOOP;
         FOR batch IN
             DELETE FROM meal_planner.worker_batch b
              WHERE b.token = dead AND NOT meal_planner.is_broken(b.subscription)
+               AND (NOT EXISTS (SELECT FROM meal_planner.subscription s
+                                 WHERE s.name = b.subscription AND s.options ? 'order_key')
+                    OR meal_planner.try_order_lock(b.account, b.subscription))
             RETURNING *
         LOOP
             WITH taken AS (
