@@ -395,6 +395,7 @@ another_version(void **state)
 #define B "{'name':'b','kind':'pivot','service':'s','after':['a']}"
 #define C "{'name':'c','kind':'retriable','service':'s','after':['b']}"
 #define N "{'name':'n','kind':'read_only','service':'s','after':[]}"
+#define HOLDS(names) "],'locks':[" names
 	static const struct
 	{
 		const char *from;
@@ -424,6 +425,11 @@ another_version(void **state)
 		/* going back, the order of what never began is of no concern */
 		{A "," B "," C, "<f1 K1.2 f1 p", A "," N ",{'name':'b','kind':'pivot','service':'s','after':['a','n']}", MP_SAGA_OK,
 		"<f2 K1.2 p f1"},
+		/* the names that it holds are those of its start */
+		{A "," B HOLDS("'x','y'"), ">- s1 p", A "," B HOLDS("'y','x'"), MP_SAGA_OK, ">- s1 p"},
+		{A "," B HOLDS("'x'"), ">- s1 p", A "," B, MP_SAGA_NOT_NOW, "it would hold other names"},
+		{A "," B, ">- s1 p", A "," B HOLDS("'x'"), MP_SAGA_NOT_NOW, "it would hold other names"},
+		{A "," B HOLDS("'x','x'"), ">- s1 p", A "," B HOLDS("'x','y'"), MP_SAGA_NOT_NOW, "it would hold other names"},
 	};
 
 	(void) state;
