@@ -225,6 +225,9 @@ BEGIN
             PERFORM meal_planner.change_order($1, $7 ->> 'order_key',
                                               coalesce($7 ->> 'on_dead' = 'block_key', false));
         END IF;
+    ELSE
+        -- of one of that name that was removed while somebody was at it
+        PERFORM meal_planner.forget_cursors($1);
     END IF;
     INSERT INTO meal_planner.subscription AS s
            (name, pattern, mode, handler, owner, handler_path, options, start_position, created_at)

@@ -80,10 +80,32 @@ BEGIN
     LOOP
         PERFORM meal_planner.end_deliveries(gone, true);
     END LOOP;
+    -- A consumer may acknowledge what it has claimed meanwhile.
+    DELETE FROM meal_planner.consumer_claim c
+     USING (SELECT o.account, o.subscription, o.number FROM meal_planner.consumer_claim o
+             WHERE o.lease_until <= meal_planner.clock()
+               AND NOT EXISTS (SELECT FROM meal_planner.subscription s WHERE s.name = o.subscription)
+               FOR UPDATE SKIP LOCKED) over
+     WHERE c.account = over.account AND c.subscription = over.subscription AND c.number = over.number;
 END
 $$;
 COMMENT ON FUNCTION meal_planner.end_unsubscribed() IS
-'makes deliveries dead letters whose subscription was removed while they were made';
+'makes deliveries dead letters whose subscription was removed while they were made, and ends claims that were, once their leases have ended';
+
+CREATE FUNCTION meal_planner.forget_cursors(subscription text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    DELETE FROM meal_planner.replay r WHERE r.subscription = $1;
+    DELETE FROM meal_planner.worker_batch b WHERE b.subscription = $1;
+    DELETE FROM meal_planner.replay_cursor c WHERE c.subscription = $1;
+    DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = $1;
+END
+$$;
+COMMENT ON FUNCTION meal_planner.forget_cursors(text) IS
+'removes how far a subscription and its replays have come, and what workers have in hand';
 
 CREATE FUNCTION @extschema@.mp_unsubscribe(name text, deliveries text DEFAULT 'dead_letter') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -113,10 +135,7 @@ BEGIN
     END IF;
     DELETE FROM meal_planner.consumer_claim c WHERE c.subscription = name;
     -- after the order lock of the claims, which a consumer has when it moves a replay
-    DELETE FROM meal_planner.replay r WHERE r.subscription = mp_unsubscribe.name;
-    DELETE FROM meal_planner.worker_batch b WHERE b.subscription = name;
-    DELETE FROM meal_planner.replay_cursor c WHERE c.subscription = name;
-    DELETE FROM meal_planner.subscription_cursor c WHERE c.subscription = name;
+    PERFORM meal_planner.forget_cursors(name);
     DELETE FROM meal_planner.subscription s WHERE s.name = mp_unsubscribe.name;
     PERFORM meal_planner.end_deliveries(name, deliveries IS DISTINCT FROM 'discard');
 END
