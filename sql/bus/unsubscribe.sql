@@ -7,40 +7,40 @@ AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := meal_planner.clock();
-    gone   meal_planner.delivery;
 BEGIN
-    -- All deliveries before their letters, as who runs one has them.
-    FOR gone IN
+    -- Each delivery before its letter, as who runs it has them.
+    WITH gone AS (
         DELETE FROM meal_planner.delivery d
          WHERE d.subscription = $1 AND NOT EXISTS (SELECT FROM meal_planner.subscription s WHERE s.name = $1)
-        RETURNING d.*
-    LOOP
-        IF $2 THEN
-            INSERT INTO meal_planner.dead_letter
-                   (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
-                    error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at,
-                    corrected_detail, history)
-            VALUES (gone.account, meal_planner.next_position(), $1, gone.position, gone.event_id, 'transient',
-                    'unsubscribed', gone."sqlstate", gone.error_message, gone.error_detail, gone.error_hint,
-                    gone.error_context, greatest(gone.attempt - 1, 0), 'dead', coalesce(gone.first_failed_at, moment),
-                    moment, gone.detail, gone.history)
-            ON CONFLICT (account, subscription, position) DO NOTHING;
-            CONTINUE WHEN FOUND;
-            -- It was dead before, and that is settled: now it is for this.
-            UPDATE meal_planner.dead_letter l
-               SET error_type = 'transient', reason = 'unsubscribed', "sqlstate" = gone."sqlstate",
-                   error_message = gone.error_message, error_detail = gone.error_detail, error_hint = gone.error_hint,
-                   error_context = gone.error_context, retry_count = greatest(gone.attempt - 1, 0), status = 'dead',
-                   dead_at = moment, corrected_detail = coalesce(gone.detail, l.corrected_detail), settled_at = NULL,
-                   discard_reason = NULL, alert_id = NULL
-             WHERE l.account = gone.account AND l.subscription = $1 AND l.position = gone.position
-               AND l.status IN ('resolved', 'discarded');
-        END IF;
+        RETURNING d.*),
+    died AS (
+        INSERT INTO meal_planner.dead_letter
+               (account, id, subscription, position, event_id, error_type, reason, "sqlstate", error_message,
+                error_detail, error_hint, error_context, retry_count, status, first_failed_at, dead_at,
+                corrected_detail, history)
+        SELECT g.account, meal_planner.next_position(), $1, g.position, g.event_id, 'transient', 'unsubscribed',
+               g."sqlstate", g.error_message, g.error_detail, g.error_hint, g.error_context,
+               greatest(g.attempt - 1, 0), 'dead', coalesce(g.first_failed_at, moment), moment, g.detail, g.history
+          FROM gone g
+         WHERE $2
+        ON CONFLICT (account, subscription, position) DO NOTHING),
+    -- It was dead before, and that is settled: now it is for this.
+    died_again AS (
         UPDATE meal_planner.dead_letter l
-           SET history = meal_planner.join_history(l.history, meal_planner.stamp_history(gone.history, l.replay_count))
-         WHERE l.account = gone.account AND l.subscription = $1 AND l.position = gone.position
-           AND l.status IN ('dead', 'replaying');
-    END LOOP;
+           SET error_type = 'transient', reason = 'unsubscribed', "sqlstate" = g."sqlstate",
+               error_message = g.error_message, error_detail = g.error_detail, error_hint = g.error_hint,
+               error_context = g.error_context, retry_count = greatest(g.attempt - 1, 0), status = 'dead',
+               dead_at = moment, corrected_detail = coalesce(g.detail, l.corrected_detail), settled_at = NULL,
+               discard_reason = NULL, alert_id = NULL,
+               history = meal_planner.join_history(l.history, meal_planner.stamp_history(g.history, l.replay_count))
+          FROM gone g
+         WHERE $2 AND l.account = g.account AND l.subscription = $1 AND l.position = g.position
+           AND l.status IN ('resolved', 'discarded'))
+    UPDATE meal_planner.dead_letter l
+       SET history = meal_planner.join_history(l.history, meal_planner.stamp_history(g.history, l.replay_count))
+      FROM gone g
+     WHERE l.account = g.account AND l.subscription = $1 AND l.position = g.position
+       AND l.status IN ('dead', 'replaying');
     -- Nobody goes on with a replay; its letter must not wait for one for ever,
     -- nor block a subscription that takes the name later.
     UPDATE meal_planner.dead_letter l
