@@ -188,6 +188,16 @@ SELECT count(*) AS claimed FROM mp_claim('spent pull', account => 'many');
 SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx <= 30 AS few FROM touched;
 ROLLBACK;
 SELECT mp_unsubscribe(name, 'discard') FROM unnest('{open,spent,spent pull}'::text[]) name;
+-- A claim of deliveries that have keys looks at those that it takes.
+INSERT INTO meal_planner.delivery (account, subscription, position, event_id, next_attempt_at, attempt, order_key)
+SELECT account, 'keyed', position, id, meal_planner.clock() - interval '1 s', 1, position FROM meal_planner.event WHERE account = 'many';
+SELECT mp_subscribe('keyed', '{"account": ["nobody"]}', mode => 'pull', options => '{"order_key": "detail.n"}');
+BEGIN;
+SELECT * FROM touched \gset before_
+SELECT count(*) AS claimed FROM mp_claim('keyed', 10, account => 'many');
+SELECT deliveries_seq - :before_deliveries_seq AS deliveries_seq, deliveries_idx - :before_deliveries_idx <= 200 AS few FROM touched;
+ROLLBACK;
+SELECT mp_unsubscribe('keyed', 'discard');
 
 -- A subscription that is thousands of events behind: they are not all counted.
 SELECT mp_subscribe('behind', '{"account": ["many"]}', 'on_many(meal_planner.event)', 'worker', '{"start": "earliest"}');
