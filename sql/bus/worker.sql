@@ -203,8 +203,7 @@ AS 'MODULE_PATHNAME', 'mp_sweep_round_wanted';
 COMMENT ON FUNCTION meal_planner.sweep_round_wanted(text, timestamptz) IS
 'whether to look for work of a kind: not when the last look was in vain and began after that moment; NULL: always';
 
-CREATE FUNCTION meal_planner.delivery_queues(
-    OUT account text, OUT subscription text, OUT due timestamptz, OUT has_budget boolean)
+CREATE FUNCTION meal_planner.delivery_queues(OUT account text, OUT subscription text, OUT due timestamptz)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -226,7 +225,7 @@ BEGIN
                LATERAL (SELECT d.account, d.subscription FROM meal_planner.delivery d
                          WHERE d.token IS NULL AND (d.account, d.subscription) > (q.account, q.subscription)
                          ORDER BY d.account, d.subscription LIMIT 1) n)
-    SELECT q.account, q.subscription, due.at, s.options ? 'retry_budget'
+    SELECT q.account, q.subscription, due.at
       FROM queue q
       JOIN meal_planner.subscription s ON s.name = q.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
       CROSS JOIN LATERAL (
@@ -263,7 +262,9 @@ DECLARE
     began      timestamptz;
     source     record;
     has_budget boolean;
+    has_order  boolean;
     due        record;
+    far        timestamptz;
 BEGIN
     LOOP
         source := meal_planner.sweep_round_next('delivery');
@@ -278,19 +279,30 @@ BEGIN
             CONTINUE;
         END IF;
         -- It may have been paused meanwhile, or its circuit breaker has opened.
-        SELECT s.options ? 'retry_budget' INTO has_budget
+        SELECT s.options ? 'retry_budget', s.options ? 'order_key' INTO has_budget, has_order
           FROM meal_planner.subscription s
          WHERE s.name = source.subscription AND s.paused_at IS NULL AND s.mode <> 'pull'
            AND coalesce(meal_planner.breaker_retry_at(s.options ->> 'breaker') <= moment, true);
         CONTINUE WHEN NOT FOUND;
         -- The order lock of a subscription may be held by a transaction that
-        -- takes its time: its ordered deliveries wait then, we do not.
+        -- takes its time: its ordered deliveries wait then, we do not, and one
+        -- without a key is looked for among the first thousand.
+        far := moment;
+        IF has_order AND NOT meal_planner.try_order_lock(source.account, source.subscription) THEN
+            SELECT d.next_attempt_at INTO far
+              FROM meal_planner.delivery d
+             WHERE d.account = source.account AND d.subscription = source.subscription
+               AND d.token IS NULL AND d.next_attempt_at <= moment
+             ORDER BY d.next_attempt_at, d.position
+             LIMIT 1 OFFSET 999;
+            far := coalesce(far, moment);
+        END IF;
         LOOP
             IF has_budget AND meal_planner.retry_ready_at(source.subscription) IS NOT NULL THEN
                 SELECT d.position, d.order_key, d.attempt INTO due
                   FROM meal_planner.delivery d
                  WHERE d.account = source.account AND d.subscription = source.subscription
-                   AND d.token IS NULL AND d.attempt = 0 AND d.next_attempt_at <= moment
+                   AND d.token IS NULL AND d.attempt = 0 AND d.next_attempt_at <= far
                    AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
                  ORDER BY d.next_attempt_at, d.position
                  LIMIT 1
@@ -299,7 +311,7 @@ BEGIN
                 SELECT d.position, d.order_key, d.attempt INTO due
                   FROM meal_planner.delivery d
                  WHERE d.account = source.account AND d.subscription = source.subscription
-                   AND d.token IS NULL AND d.next_attempt_at <= moment
+                   AND d.token IS NULL AND d.next_attempt_at <= far
                    AND (d.order_key IS NULL OR meal_planner.try_order_lock(source.account, source.subscription))
                  ORDER BY d.next_attempt_at, d.position
                  LIMIT 1
