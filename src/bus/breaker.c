@@ -25,6 +25,7 @@
 
 #define LOCK_NAME	"meal_planner breaker"
 #define PLACES		256
+#define RETRY_WITHOUT_ROOM_US	(30 * USECS_PER_SEC)
 
 struct MpBreakerPlace
 {
@@ -246,6 +247,7 @@ take_place(Oid relation, const char *name, const MpBreakerRow *row, Room room)
 	return place;
 }
 
+/* NULL: there is no place left. */
 static MpBreakerPlace *
 load_place(Oid relation, const char *name)
 {
@@ -264,17 +266,11 @@ load_place(Oid relation, const char *name)
 				 errmsg("MP503: a circuit breaker cannot be asked on a standby"),
 				 errhint("retry=no. Call the primary.")));
 	mp_breaker_read_row(name, mp_clock_now(), &row);
-	place = take_place(relation, name, &row, find_room(relation));
-	if (place == NULL)
-		ereport(ERROR,
-				(errcode(MP_ERRCODE_UNAVAILABLE),
-				 errmsg("MP503: all %d places for circuit breakers are taken", PLACES),
-				 errhint("retry=no. Use one name for one service; a restart of the server frees the places.")));
-	return place;
+	return take_place(relation, name, &row, find_room(relation));
 }
 
 MpBreakerPlace *
-mp_breaker_find(const char *name)
+mp_breaker_find_if_room(const char *name)
 {
 	Oid			relation;
 	Known	   *entry;
@@ -298,11 +294,32 @@ mp_breaker_find(const char *name)
 	{
 		MpBreakerPlace *place = load_place(relation, name);
 
+		if (place == NULL)
+			return NULL;
 		entry = hash_search(known, name, HASH_ENTER, &found);
 		entry->place = place;
 	}
 	last_found = entry->place;
 	return last_found;
+}
+
+MpBreakerPlace *
+mp_breaker_find(const char *name)
+{
+	MpBreakerPlace *place = mp_breaker_find_if_room(name);
+
+	if (place == NULL)
+		ereport(ERROR,
+				(errcode(MP_ERRCODE_UNAVAILABLE),
+				 errmsg("MP503: all %d places for circuit breakers are taken", PLACES),
+				 errhint("retry=no. Use one name for one service; a restart of the server frees the places.")));
+	return place;
+}
+
+TimestampTz
+mp_breaker_retry_without_room(void)
+{
+	return mp_clock_now() + RETRY_WITHOUT_ROOM_US;
 }
 
 MpBreakerPlace *

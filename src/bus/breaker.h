@@ -70,6 +70,13 @@ extern void mp_breaker_shmem_startup(void);
  */
 extern MpBreakerPlace *mp_breaker_find(const char *name);
 
+/*
+ * The same; NULL when there is no place left.  What would be called behind such a
+ * breaker waits as behind an open one, and asks again at the time of the second.
+ */
+extern MpBreakerPlace *mp_breaker_find_if_room(const char *name);
+extern TimestampTz mp_breaker_retry_without_room(void);
+
 /* Somebody wants to call.  Takes no lock as long as the breaker is closed. */
 extern MpBreakerAnswer mp_breaker_ask(MpBreakerPlace *place);
 

@@ -131,9 +131,13 @@ mp_breaker_retry_at_call(PG_FUNCTION_ARGS)
 {
 	TimestampTz retry_at = 0;
 
-	/* an option that was written by hand must not end the sweep of all others */
+	/* neither an option that was written by hand nor one without a place must end the sweep of all others */
 	if (!PG_ARGISNULL(0) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) <= MP_BREAKER_NAME_BYTES)
-		retry_at = mp_breaker_retry_at(mp_breaker_find(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	{
+		MpBreakerPlace *place = mp_breaker_find_if_room(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+		retry_at = place != NULL ? mp_breaker_retry_at(place) : mp_breaker_retry_without_room();
+	}
 	if (retry_at == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(retry_at);

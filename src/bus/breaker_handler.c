@@ -131,7 +131,13 @@ mp_breaker_begin(const char *name, int count, MpBreakerCall *call)
 	if (name == NULL)
 		return MP_CALL_ALLOWED;
 	call->name = name;
-	call->place = mp_breaker_find(name);
+	call->place = mp_breaker_find_if_room(name);
+	if (call->place == NULL)
+	{
+		call->refused = true;
+		call->retry_at = mp_breaker_retry_without_room();
+		return MP_CALL_REFUSED;
+	}
 	answer = mp_breaker_ask(call->place);
 	call->permit = answer.permit;
 	if (!answer.allowed)

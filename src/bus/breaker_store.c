@@ -279,9 +279,7 @@ put_stored_breakers(Tuplestorestate *store, TupleDesc desc)
 
 		if (strlen(name) > MP_BREAKER_NAME_BYTES)
 			continue;			/* written by hand */
-		if (!RecoveryInProgress())
-			(void) mp_breaker_find(name);
-		else
+		if (RecoveryInProgress() || mp_breaker_find_if_room(name) == NULL)
 		{
 			MpBreakerCopy copy;
 

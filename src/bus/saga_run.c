@@ -102,7 +102,7 @@ tell_breaker(const MpSagaHand *hand, const MpSagaInstance *instance, int step, c
 
 	if (call.name == NULL || out->permit == 0)
 		return;
-	call.place = mp_breaker_find(call.name);
+	call.place = mp_breaker_find_if_room(call.name);
 	if (outcome == MP_SAGA_OUTCOME_SUCCESS)
 		mp_breaker_succeeded(&call, 1, seconds);
 	else

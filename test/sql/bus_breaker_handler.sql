@@ -204,6 +204,35 @@ SELECT used_bytes - :used_bytes < 200 * 40 AS nothing_is_kept_of_each FROM pg_ba
 COMMIT;
 SELECT (counters -> 'successes')::int - :successes AS successes FROM mp_breakers WHERE name = 'b';
 
+-- Somebody has taken all places for breakers before a subscription needed one, after a restart perhaps: it waits, all else goes on.
+CREATE FUNCTION on_crowd(e meal_planner.event) RETURNS void LANGUAGE sql AS '';
+SELECT mp_subscribe(name, '{"detail-type": ["Crowd"]}', 'on_crowd(meal_planner.event)', 'worker') FROM unnest('{late,other}'::text[]) name;
+CALL mp_sweep();
+DO $$
+BEGIN
+    FOR n IN 1 .. 300 LOOP
+        PERFORM mp_breaker_acquire('crowd ' || n);
+    END LOOP;
+EXCEPTION WHEN SQLSTATE 'MP503' THEN
+    RAISE NOTICE '%', SQLERRM;
+END $$;
+UPDATE meal_planner.subscription SET options = options || '{"breaker": "late"}' WHERE name = 'late';
+SELECT mp_emit_event('Crowd', '{}') IS NOT NULL AS emitted;
+CALL mp_sweep();
+SELECT name, lag_events, retrying FROM mp_subscriptions WHERE name IN ('late', 'other') ORDER BY name;
+-- it waits as behind an open one
+SELECT due > meal_planner.clock() + interval '20 s' AS waits FROM (SELECT meal_planner.breaker_retry_at('late') AS due) b;
+UPDATE meal_planner.subscription SET mode = 'inline' WHERE name = 'late';
+SELECT mp_emit_event('Crowd', '{}') IS NOT NULL AS emitted;
+SELECT d.attempt, q.due > meal_planner.clock() + interval '20 s' AS waits
+  FROM meal_planner.delivery d JOIN meal_planner.delivery_queues() q USING (account, subscription) WHERE subscription = 'late';
+SELECT mp_breaker_acquire('late');
+INSERT INTO meal_planner.breaker (name, version) VALUES ('late', 1);
+SELECT count(*) AS breakers, count(*) FILTER (WHERE name = 'late') AS late FROM mp_breakers;
+DELETE FROM meal_planner.breaker WHERE name = 'late';
+SELECT mp_unsubscribe(name, 'discard') FROM unnest('{late,other}'::text[]) name;
+DROP FUNCTION on_crowd(meal_planner.event);
+
 -- What is wrong.
 SELECT mp_subscribe('x', '{"detail-type": ["E"]}', mode => 'pull', options => '{"breaker": "b"}');
 SELECT mp_subscribe('x', '{"detail-type": ["E"]}', 'on_e(meal_planner.event)', options => '{"breaker": ""}');
