@@ -85,7 +85,9 @@ ask_statement(Look *look, bool latest)
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
 
-		look->row = DatumGetHeapTupleHeader(SPI_datumTransfer(SPI_getbinval(row, desc, 1, &isnull), false, -1));
+		/* unpacked before it is copied: what unpacking makes goes with SPI */
+		look->row = DatumGetHeapTupleHeader(SPI_getbinval(row, desc, 1, &isnull));
+		look->row = (HeapTupleHeader) DatumGetPointer(SPI_datumTransfer(PointerGetDatum(look->row), false, -1));
 		ItemPointerCopy((ItemPointer) DatumGetPointer(SPI_getbinval(row, desc, 2, &isnull)), &look->place);
 		look->relation = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 	}

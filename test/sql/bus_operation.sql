@@ -252,10 +252,17 @@ SELECT * FROM pg_temp.found;
 ALTER INDEX meal_planner.operation_5_pkey RENAME TO renamed;
 VACUUM FULL meal_planner.operation_5;
 SELECT * FROM pg_temp.found;
+-- As if Citus were there: statements look.
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+SELECT 1, 'citus', extowner, extnamespace, false, '' FROM pg_extension WHERE extname = 'meal_planner';
+ALTER TABLE meal_planner.operation_5 SET (fillfactor = 90);
+SELECT * FROM pg_temp.found;
+SELECT mp_mark_processed('e', 's');
+SELECT mp_mark_processed('e', 's') AS again, mp_check_processed('e', 's');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT * FROM pg_temp.found;
 COMMIT;
-ALTER INDEX meal_planner.renamed RENAME TO operation_5_pkey;
+DELETE FROM pg_extension WHERE extname = 'citus';
 TRUNCATE meal_planner.operation;
 SELECT * FROM pg_temp.found;
 -- What was learned of them by a look that failed half way is not believed.
