@@ -15,8 +15,10 @@
 #include "access/tupconvert.h"
 #include "bus/invalidation.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
+#include "nodes/primnodes.h"
 #include "pgcompat.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
@@ -70,8 +72,54 @@ relation_named(const char *name)
 	return get_relname_relid(name, get_namespace_oid("meal_planner", false));
 }
 
+/* A part of the table will do, if values in the columns are enough to be in it. */
 static bool
-is_plain(const MpBucket *bucket, TupleDesc desc)
+is_complete(Relation index, AttrNumber column)
+{
+	List	   *predicate = RelationGetIndexPredicate(index);
+	NullTest   *test = predicate == NIL ? NULL : linitial(predicate);
+
+	return predicate == NIL ||
+		(list_length(predicate) == 1 && IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
+		 IsA(test->arg, Var) && ((Var *) test->arg)->varattno == column);
+}
+
+static bool
+is_on(Relation index, TupleDesc desc, const AttrNumber *columns, int count)
+{
+	bool		same = index->rd_index->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
+		index->rd_index->indnkeyatts >= count && is_complete(index, columns[0]);
+
+	for (int i = 0; i < count && same; i++)
+		same = index->rd_index->indkey.values[i] == columns[i] &&
+			index->rd_indcollation[i] == TupleDescAttr(desc, columns[i] - 1)->attcollation;
+	return same;
+}
+
+/* By its columns, whatever its name is. */
+static Oid
+index_on(Relation relation, const AttrNumber *columns, int count)
+{
+	Oid			found = InvalidOid;
+	List	   *all = RelationGetIndexList(relation);
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (is_on(index, RelationGetDescr(relation), columns, count))
+			found = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(found))
+			break;
+	}
+	list_free(all);
+	return found;
+}
+
+static bool
+get_to_know_bucket(MpBucketTable *table, MpBucket *bucket, TupleDesc desc)
 {
 	Relation	relation;
 	bool		plain;
@@ -81,6 +129,11 @@ is_plain(const MpBucket *bucket, TupleDesc desc)
 	relation = table_open(bucket->relation, AccessShareLock);
 	plain = relation->rd_rel->relkind == RELKIND_RELATION &&
 		convert_tuples_by_name(RelationGetDescr(relation), desc) == NULL;
+	for (int i = 0; i < MP_BUCKET_INDEXES && table->index[i].count > 0 && plain; i++)
+	{
+		bucket->index[i] = index_on(relation, table->column[i], table->index[i].count);
+		plain = OidIsValid(bucket->index[i]);
+	}
 	table_close(relation, AccessShareLock);
 	return plain;
 }
@@ -96,7 +149,8 @@ get_to_know(MpBucketTable *table)
 	relation = table_open(table->relation, AccessShareLock);
 	table->row_type = relation->rd_rel->reltype;
 	table->expires_at = get_attnum(table->relation, "expires_at");
-	table->plain = !OidIsValid(get_extension_oid("citus", true));
+	table->plain = true;
+	table->whole = !OidIsValid(get_extension_oid("citus", true));
 	for (int i = 0; i < MP_BUCKET_INDEXES; i++)
 		for (int column = 0; column < table->index[i].count; column++)
 			table->column[i][column] = get_attnum(table->relation, table->index[i].column[column]);
@@ -108,13 +162,7 @@ get_to_know(MpBucketTable *table)
 		bucket->number = n;
 		snprintf(name, sizeof(name), "%s_%d", table->name, n);
 		bucket->relation = relation_named(name);
-		table->plain = table->plain && is_plain(bucket, RelationGetDescr(relation));
-		for (int i = 0; i < MP_BUCKET_INDEXES && table->index[i].count > 0; i++)
-		{
-			snprintf(name, sizeof(name), table->index[i].name, n);
-			bucket->index[i] = relation_named(name);
-			table->plain = table->plain && OidIsValid(bucket->index[i]);
-		}
+		table->plain = table->plain && get_to_know_bucket(table, bucket, RelationGetDescr(relation));
 	}
 	table_close(relation, AccessShareLock);
 	table->known = !table->changed;	/* last: an error on the way has made nothing known */
@@ -128,6 +176,12 @@ mp_buckets_are_plain(MpBucketTable *table)
 	return table->plain;
 }
 
+bool
+mp_buckets_are_whole(MpBucketTable *table)
+{
+	return mp_buckets_are_plain(table) && table->whole;
+}
+
 /* ------------------------------------------------------------------------
  * Looking
  * ------------------------------------------------------------------------ */
@@ -135,6 +189,7 @@ mp_buckets_are_plain(MpBucketTable *table)
 bool
 mp_visit_buckets(MpBucketTable *table, MpBucketVisit visit, void *arg)
 {
+	bool		whole = table->whole;
 	bool		same = true;
 	bool		go_on = true;
 
@@ -147,7 +202,7 @@ mp_visit_buckets(MpBucketTable *table, MpBucketVisit visit, void *arg)
 		if (!table->known)
 		{
 			get_to_know(table);
-			same = table->plain && bucket->relation == RelationGetRelid(relation);
+			same = table->plain && table->whole == whole && bucket->relation == RelationGetRelid(relation);
 		}
 		if (same && RelationGetNumberOfBlocks(relation) > 0)
 			go_on = visit(table, bucket, relation, arg);

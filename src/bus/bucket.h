@@ -19,7 +19,6 @@
 /* An index of every bucket, and how its columns are compared. */
 typedef struct MpBucketIndex
 {
-	const char *name;			/* with %d for the number of the bucket */
 	int			count;
 	const char *column[3];
 	RegProcedure equal;
@@ -43,6 +42,7 @@ typedef struct MpBucketTable
 	bool		known;
 	bool		changed;		/* since one began to get to know it */
 	bool		plain;
+	bool		whole;
 	Oid			relation;
 	Oid			row_type;
 	AttrNumber	column[MP_BUCKET_INDEXES][3];
@@ -51,11 +51,14 @@ typedef struct MpBucketTable
 	struct MpBucketTable *next;
 } MpBucketTable;
 
-/*
- * Whether the table is as the extension makes it, so that its buckets can be
- * visited: Citus hides a distributed table behind one that looks like any other.
- */
+/* Whether the table is as the extension makes it, so that its buckets can be visited. */
 extern bool mp_buckets_are_plain(MpBucketTable *table);
+
+/*
+ * Whether, besides, they hold all there is: Citus hides a distributed table
+ * behind one that looks like any other, and is empty.
+ */
+extern bool mp_buckets_are_whole(MpBucketTable *table);
 
 /* What is done in a bucket, which is open; false: it was the last. */
 typedef bool (*MpBucketVisit) (const MpBucketTable *table, const MpBucket *bucket, Relation relation, void *arg);

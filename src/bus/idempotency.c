@@ -14,7 +14,8 @@
  * the other, takes the own row back when that one commits, and keeps it when it
  * does not.  Two who wrote before either looked wait for each other, and the
  * server ends one of them as it does with any deadlock; that takes two who come
- * with a new key in the same microseconds in which a stretch of time ends.
+ * with a new key on both sides of the end of a stretch of time, while it is being
+ * written, or when who wrote it first takes it back and both have waited.
  */
 #include "bus/event.h"
 
@@ -138,7 +139,7 @@ key_values(MpEventKey **keys, int count, KeyColumn column)
 static MpBucketTable key_table = {
 	.name = "idempotency_key",
 	.count = MP_KEY_BUCKETS,
-	.index = {{"idempotency_key_%d_pkey", 3, {"account", "scope", "key"}, F_TEXTEQ}}
+	.index = {{3, {"account", "scope", "key"}, F_TEXTEQ}}
 };
 
 /* Columns of meal_planner.idempotency_key */
@@ -206,7 +207,7 @@ look_into_bucket(const MpBucketTable *table, const MpBucket *bucket, Relation re
 	return !all;
 }
 
-/* Where the buckets cannot be visited. */
+/* Where the buckets do not say all. */
 static void
 ask_statement(MpEventKey **keys, int count, TimestampTz now, bool latest)
 {
@@ -245,7 +246,7 @@ mp_keys_look_up(MpEventKey **keys, int count, TimestampTz now)
 
 	if (count == 0)
 		return;
-	if (mp_buckets_are_plain(&key_table))
+	if (mp_buckets_are_whole(&key_table))
 	{
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -448,9 +449,29 @@ look_around(const Claim *claim, MpEventKey **keys, int count)
 			take_back(claim->bucket, keys[i]);
 }
 
+/* Returns how many were written; those are at the beginning of the array. */
+static int
+insert_or_look_up(const Claim *claim, int into, MpEventKey **keys, int count)
+{
+	int			won = insert(claim, into, keys, count);
+
+	mp_keys_look_up(&keys[won], count - won, claim->now);
+	return won;
+}
+
+static void
+claim_and_look_around(const Claim *claim, MpEventKey **keys, int count)
+{
+	int			won = insert_or_look_up(claim, claim->bucket, keys, count);
+
+	look_around(claim, keys, won);
+}
+
 /*
- * Where the buckets cannot be visited, a lock keeps others with the key away
- * until the transaction ends.
+ * Where the buckets do not say all, a lock keeps others with the key away until
+ * the transaction ends; but not those who do not know yet that they do not.  So
+ * one looks around, too, as long as there is something to look at: what makes
+ * that impossible waits for all who have written.
  */
 static void
 claim_under_locks(const Claim *claim, MpEventKey **keys, int count)
@@ -472,17 +493,11 @@ claim_under_locks(const Claim *claim, MpEventKey **keys, int count)
 	for (int i = 0; i < count; i++)
 		if (!keys[i]->taken)
 			open[open_count++] = keys[i];
-	if (open_count > 0 && insert(claim, WHOLE_TABLE, open, open_count) < open_count)
-		elog(ERROR, "an idempotency key was written without its lock");
-}
-
-static void
-claim_and_look_around(const Claim *claim, MpEventKey **keys, int count)
-{
-	int			won = insert(claim, claim->bucket, keys, count);
-
-	mp_keys_look_up(&keys[won], count - won, claim->now);
-	look_around(claim, keys, won);
+	if (open_count == 0)
+		return;
+	open_count = insert_or_look_up(claim, WHOLE_TABLE, open, open_count);
+	if (mp_buckets_are_plain(&key_table))
+		look_around(claim, open, open_count);
 }
 
 void
@@ -496,7 +511,7 @@ mp_keys_claim(MpEventKey **keys, int count, TimestampTz now)
 	claim.bucket = mp_key_bucket(claim.expires_at, kept_for());
 	sorted = palloc(sizeof(MpEventKey *) * count);
 	memcpy(sorted, keys, sizeof(MpEventKey *) * count);
-	if (mp_buckets_are_plain(&key_table))
+	if (mp_buckets_are_whole(&key_table))
 		claim_and_look_around(&claim, sorted, count);
 	else
 		claim_under_locks(&claim, sorted, count);

@@ -31,8 +31,8 @@ static MpBucketTable operations = {
 	.name = "operation",
 	.count = MP_OPERATION_BUCKETS,
 	.index = {
-		[BY_KEY] = {"operation_%d_pkey", 3, {"account", "operation", "key"}, F_TEXTEQ},
-		[BY_TOKEN] = {"operation_%d_token_idx", 1, {"token"}, F_UUID_EQ}
+		[BY_KEY] = {3, {"account", "operation", "key"}, F_TEXTEQ},
+		[BY_TOKEN] = {1, {"token"}, F_UUID_EQ}
 	}
 };
 
@@ -101,7 +101,7 @@ look_with_snapshot(Look *look, bool latest)
 	bool		done = false;
 
 	look->row = NULL;
-	if (mp_buckets_are_plain(&operations))
+	if (mp_buckets_are_whole(&operations))
 	{
 		CommandCounterIncrement();
 		PushActiveSnapshot(latest ? GetLatestSnapshot() : GetTransactionSnapshot());

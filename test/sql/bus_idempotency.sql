@@ -148,12 +148,18 @@ VACUUM FULL meal_planner.idempotency_key_2;
 SELECT * FROM found;
 ALTER INDEX meal_planner.idempotency_key_2_pkey RENAME TO renamed;
 SELECT * FROM found;
+-- As if Citus were there: statements look.
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+SELECT 1, 'citus', extowner, extnamespace, false, '' FROM pg_extension WHERE extname = 'meal_planner';
+ALTER TABLE meal_planner.idempotency_key_1 SET (fillfactor = 90);
+SELECT * FROM found;
 DELETE FROM meal_planner.idempotency_key WHERE key = 'new';
 SELECT * FROM found;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT * FROM found;
 COMMIT;
-ALTER INDEX meal_planner.renamed RENAME TO idempotency_key_2_pkey;
+DELETE FROM pg_extension WHERE extname = 'citus';
+ALTER TABLE meal_planner.idempotency_key_1 RESET (fillfactor);
 SELECT * FROM found;
 -- One row of a key, whatever has been tried; and one event.
 SELECT count(*) AS keys, count(DISTINCT key) AS different, (SELECT count(*) FROM meal_planner.event WHERE source = 's') AS events
